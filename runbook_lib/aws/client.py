@@ -1,0 +1,232 @@
+"""How AWS is called: one session, explicit endpoints, calls recorded, errors translated, changes behind rails."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+
+from ..errors import AccessDenied, AwsError, ChangeRefused, CredentialsExpired, OutcomeUnknown
+
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AccessDeniedFault", "AuthorizationError"}
+EXPIRED = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "RequestExpired",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+}
+
+LOOKING = ("Describe", "List", "Get", "Head", "Simulate", "Receive")
+
+
+class Record(Protocol):
+    """Where records go; `evidence` gives one, tests give their own."""
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        """Keep one record."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Static credentials: the lab's. Never shown."""
+
+    access_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
+class Session:
+    """One identity towards AWS, held open for a notebook."""
+
+    def __init__(
+        self,
+        *,
+        record: Record,
+        endpoint_url: str | None = None,
+        credentials: Credentials | None = None,
+        profile: str | None = None,
+        role_arn: str | None = None,
+        home_region: str,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`guard` is asked before every changing call and raises `ChangeRefused` to stop it."""
+        refuse_stray_endpoints(endpoint_url)
+        self.endpoint_url = endpoint_url
+        self.record = record
+        self.guard = guard
+        self._clients: dict[tuple[str, str, bool], Client] = {}
+        self._boto = self._session(credentials, profile, role_arn, home_region)
+        self._watch()
+
+    def _session(
+        self, credentials: Credentials | None, profile: str | None, role_arn: str | None, region: str
+    ) -> boto3.Session:
+        try:
+            if credentials is not None:
+                return boto3.Session(credentials.access_key, credentials.secret_key, region_name=region)
+            base = boto3.Session(profile_name=profile, region_name=region)
+        except ProfileNotFound as error:
+            raise AwsError(
+                f"{error}. Set `profile` in the environment's file to one that `aws configure list-profiles` shows."
+            ) from error
+        return assume(base, role_arn, region) if role_arn else base
+
+    def client(self, service: str, region: str, *, starts: bool = False) -> Client:
+        """A client for a service in a region; `starts=True` for calls that start something: no SDK retries."""
+        key = (service, region, starts)
+        if key not in self._clients:
+            config = Config(
+                connect_timeout=10,
+                read_timeout=60,
+                retries={"total_max_attempts": 1} if starts else {"mode": "standard", "total_max_attempts": 5},
+                ignore_configured_endpoint_urls=True,
+                s3={"addressing_style": "path"} if self.endpoint_url else None,
+                user_agent_extra="migration-runbook",
+            )
+            boto = self._boto.client(service, region_name=region, endpoint_url=self.endpoint_url, config=config)
+            self._clients[key] = Client(boto, service, self.guard)
+        return self._clients[key]
+
+    def _watch(self) -> None:
+        """Record every call through botocore's own events, so that no call can forget to."""
+        events = self._boto.events
+
+        def before(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+            context["runbook"] = (time.monotonic(), params)
+
+        def after(http_response: Any, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+            began, params = context.get("runbook", (time.monotonic(), {}))
+            metadata = parsed.get("ResponseMetadata", {})
+            self.record(
+                "aws-call",
+                service=model.service_model.service_name,
+                operation=model.name,
+                region=context.get("client_region"),
+                parameters={name: value for name, value in params.items() if name != "Body"},
+                changes=not model.name.startswith(LOOKING),
+                status=metadata.get("HTTPStatusCode"),
+                request_id=metadata.get("RequestId"),
+                error=parsed.get("Error", {}).get("Code"),
+                seconds=round(time.monotonic() - began, 3),
+            )
+
+        events.register("provide-client-params.*", before)
+        events.register("after-call.*", after)
+
+
+class Client:
+    """A boto3 client whose errors are ours and whose changes ask first."""
+
+    def __init__(self, boto: Any, service: str, guard: Callable[[], None]) -> None:
+        self.boto = boto
+        self.service = service
+        self._guard = guard
+
+    def look(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """A call that changes nothing."""
+        return self._call(operation, parameters)
+
+    def change(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """A call that changes something: the rails are asked first."""
+        self._guard()
+        return self._call(operation, parameters)
+
+    def pages(self, operation: str, key: str, **parameters: Any) -> Iterator[Any]:
+        """All items of a paged listing."""
+        try:
+            for page in self.boto.get_paginator(operation).paginate(**parameters):
+                yield from page.get(key, [])
+        except (ClientError, BotoCoreError) as error:
+            raise translated(error, self.service, operation) from error
+
+    def _call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self.boto, operation)(**parameters)
+        except (ClientError, BotoCoreError) as error:
+            raise translated(error, self.service, operation) from error
+        return answer
+
+
+def translated(error: ClientError | BotoCoreError, service: str, operation: str) -> AwsError:
+    """Our error for botocore's: what was asked, what AWS said, what to do."""
+    asked = f"{service} {operation}"
+    if isinstance(error, ClientError):
+        code = error.response.get("Error", {}).get("Code", "")
+        said = error.response.get("Error", {}).get("Message", "") or code
+        details = {
+            "code": code,
+            "operation": operation,
+            "request_id": error.response["ResponseMetadata"].get("RequestId", ""),
+        }
+        if code in DENIED:
+            return AccessDenied(
+                f"{asked} was denied: {said}. `runbook doctor --iam` prints the policy that the notebooks need.",
+                **details,
+            )
+        if code in EXPIRED:
+            return CredentialsExpired(
+                f"{asked}: the credentials are not valid (any more): {said}. What runs at AWS goes on. "
+                "Sign in again and run this cell again: it attaches to what is running.",
+                **details,
+            )
+        return AwsError(f"{asked}: {code}: {said}", **details)
+    if isinstance(error, (ReadTimeoutError, ConnectionClosedError)):
+        return OutcomeUnknown(
+            f"{asked}: no answer came ({error}). It may or may not have been carried out.", operation=operation
+        )
+    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
+        return AwsError(
+            f"{asked}: {error}. Check the network and the environment's regions; for the lab: `runbook lab status`.",
+            operation=operation,
+        )
+    if isinstance(error, NoCredentialsError):
+        return CredentialsExpired(
+            f"{asked}: there are no credentials. Sign in, or set `profile` in the environment's file.",
+            operation=operation,
+        )
+    return AwsError(f"{asked}: {error}", operation=operation)
+
+
+def refuse_stray_endpoints(endpoint_url: str | None) -> None:
+    """Refuse AWS_ENDPOINT_URL* variables that disagree with the environment: other tools would obey them silently."""
+    for name, value in sorted(os.environ.items()):
+        if name.startswith("AWS_ENDPOINT_URL") and value.rstrip("/") != (endpoint_url or "").rstrip("/"):
+            raise ChangeRefused(
+                f"{name}={value} disagrees with the environment, which uses "
+                f"{endpoint_url or 'the public AWS endpoints'}. "
+                f"Unset it (`unset {name}`) and run again."
+            )
+
+
+def assume(base: boto3.Session, role_arn: str, region: str) -> boto3.Session:
+    """A session in a role, whose credentials botocore renews by itself."""
+    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+    fetcher = AssumeRoleCredentialFetcher(
+        client_creator=base._session.create_client,
+        source_credentials=base.get_credentials(),
+        role_arn=role_arn,
+        extra_args={"RoleSessionName": "migration-runbook"},
+    )
+    inner = botocore.session.Session()
+    inner._credentials = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
+    return boto3.Session(botocore_session=inner, region_name=region)

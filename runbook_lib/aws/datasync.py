@@ -1,0 +1,368 @@
+"""What did DataSync copy: tasks, their executions and statistics, and one execution run to its end exactly once."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ..display import Progress, Shown, Table, duration, plural, size
+from ..errors import Ambiguous, AwsError, NotFound, OutcomeUnknown, RunbookError
+from ..waiting import wait_until
+from .client import Session
+
+TERMINAL = {"SUCCESS", "ERROR"}  # API_DescribeTaskExecution; anything unknown counts as "still going"
+
+
+@dataclass(frozen=True)
+class Location:
+    """One end of a task, from its URI: nfs://host/path/ or s3://bucket/prefix/."""
+
+    arn: str
+    uri: str
+
+    @property
+    def bucket(self) -> str:
+        """The bucket of an S3 location."""
+        return re.sub(r"^s3://", "", self.uri).split("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """The key prefix of an S3 location: '' or 'a/b/'."""
+        rest = re.sub(r"^s3://[^/]+", "", self.uri).strip("/")
+        return f"{rest}/" if rest else ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A DataSync task as described."""
+
+    arn: str
+    name: str
+    status: str
+    mode: str  # BASIC or ENHANCED
+    source: Location
+    destination: Location
+    current_execution: str | None
+    options: dict[str, Any]
+    includes: str
+    excludes: str
+    schedule: str | None
+    schedule_status: str | None
+    report_bucket: str | None
+    report_prefix: str
+    log_group: str | None
+    agent_arns: tuple[str, ...]
+    error: str | None
+
+
+@dataclass(frozen=True)
+class TaskExecution(Shown):
+    """A task execution as described; counts are items, sizes bytes, durations seconds, times UTC.
+
+    In BASIC mode the Files* counters include directories; in ENHANCED mode directories have their own
+    (DataSync user guide, task execution statistics).
+    """
+
+    arn: str
+    status: str
+    mode: str
+    started: datetime | None
+    ended: datetime | None
+    estimated_files: int
+    estimated_folders: int
+    estimated_bytes: int
+    files: int
+    folders: int
+    bytes_written: int
+    bytes_transferred: int
+    files_verified: int
+    files_skipped: int
+    files_deleted: int
+    failed: int
+    phases: tuple[tuple[str, str, float | None], ...]  # (phase, status, seconds)
+    total_seconds: float | None
+    error: str | None
+    report_status: str | None
+    raw: dict[str, Any] = field(repr=False, compare=False)
+    adopted: bool = False
+
+    @classmethod
+    def from_response(cls, answer: dict[str, Any], adopted: bool = False) -> TaskExecution:
+        """From DescribeTaskExecution; members of the other mode are absent and count as 0."""
+        result = answer.get("Result", {})
+        phases = tuple(
+            (phase.lower(), result[f"{phase}Status"], _seconds(result.get(f"{phase}Duration")))
+            for phase in ("Prepare", "Transfer", "Verify")
+            if result.get(f"{phase}Status")
+        )
+        code, detail = result.get("ErrorCode"), result.get("ErrorDetail")
+        return cls(
+            arn=answer["TaskExecutionArn"],
+            status=answer["Status"],
+            mode=answer.get("TaskMode", "BASIC"),
+            started=_utc(answer.get("StartTime")),
+            ended=_utc(answer.get("EndTime")),
+            estimated_files=answer.get("EstimatedFilesToTransfer", 0),
+            estimated_folders=answer.get("EstimatedFoldersToTransfer", 0),
+            estimated_bytes=answer.get("EstimatedBytesToTransfer", 0),
+            files=answer.get("FilesTransferred", 0),
+            folders=answer.get("FoldersTransferred", 0),
+            bytes_written=answer.get("BytesWritten", 0),
+            bytes_transferred=answer.get("BytesTransferred", 0),
+            files_verified=answer.get("FilesVerified", 0),
+            files_skipped=answer.get("FilesSkipped", 0),
+            files_deleted=answer.get("FilesDeleted", 0),
+            failed=sum(answer.get("FilesFailed", {}).values()) + sum(answer.get("FoldersFailed", {}).values()),
+            phases=phases,
+            total_seconds=_seconds(result.get("TotalDuration")),
+            error=f"{code}: {detail}" if code and detail else code or detail,
+            report_status=answer.get("ReportResult", {}).get("Status"),
+            raw={key: value for key, value in answer.items() if key != "ResponseMetadata"},
+            adopted=adopted,
+        )
+
+    @property
+    def ended_ok(self) -> bool:
+        """True when it ended with SUCCESS."""
+        return self.status == "SUCCESS"
+
+    @property
+    def ok(self) -> bool:
+        """A finding: it succeeded, without an error and without failed items."""
+        return self.ended_ok and not self.error and self.failed == 0
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ok."""
+        failed = f"{plural(self.failed, 'item')} failed" if self.failed else ""
+        return "; ".join(part for part in (f"the execution's status is {self.status}", self.error, failed) if part)
+
+    @property
+    def items_transferred(self) -> int:
+        """Files and directories transferred, counted alike in both modes."""
+        return self.files + self.folders
+
+    @property
+    def items_estimated(self) -> int:
+        """Files and directories that DataSync's own preparation found to transfer; read only after the end."""
+        return self.estimated_files + self.estimated_folders
+
+    @property
+    def short_id(self) -> str:
+        """The last part of the ARN."""
+        return self.arn.rpartition("/")[2]
+
+    def headline(self) -> str:
+        """Verdict and sentence."""
+        how = ", was already running and was attached to" if self.adopted else ""
+        return (
+            f"{self.status}: {plural(self.items_transferred, 'item')} transferred by a {self.mode} task execution{how}."
+        )
+
+    def tables(self) -> list[Table]:
+        """The statistics."""
+        if self.mode == "ENHANCED":
+            counts = [("Files transferred", f"{self.files:,}"), ("Folders transferred", f"{self.folders:,}")]
+        else:
+            counts = [("Files and folders transferred", f"{self.files:,}")]
+        rows = [
+            ("Execution", self.arn),
+            ("Started", _text(self.started)),
+            ("Ended", _text(self.ended)),
+            ("Found to transfer", f"{self.items_estimated:,}"),
+            *counts,
+            ("Verified", f"{self.files_verified:,}"),
+            ("Skipped (unchanged)", f"{self.files_skipped:,}"),
+            ("Deleted", f"{self.files_deleted:,}"),
+            ("Failed", f"{self.failed:,}"),
+            ("Written at the destination", size(self.bytes_written)),
+            *((f"Phase {phase}", f"{status}, {duration(seconds)}") for phase, status, seconds in self.phases),
+            ("Total", duration(self.total_seconds)),
+            *([("Error", self.error)] if self.error else []),
+        ]
+        return [Table(("Statistic", "Value"), rows)]
+
+
+class DataSync:
+    """DataSync in one region, held open."""
+
+    def __init__(
+        self,
+        session: Session,
+        region: str,
+        *,
+        recall: Callable[[str], Any],
+        remember: Callable[[str, Any], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`remember`/`recall` keep intents over kernels: they must be durable before they return."""
+        self._client = session.client("datasync", region)
+        self._starter = session.client("datasync", region, starts=True)
+        self._recall, self._remember = recall, remember
+        self._clock, self._sleep = clock, sleep
+
+    # looking
+
+    def task_names(self) -> dict[str, str]:
+        """ARN → name of every task in the region."""
+        return {task["TaskArn"]: task.get("Name", "") for task in self._client.pages("list_tasks", "Tasks")}
+
+    def task(self, name: str | None) -> Task:
+        """A task by name or ARN; None: the only one. `NotFound` and `Ambiguous` say what the candidates are."""
+        if name and name.startswith("arn:"):
+            return self._described(name)
+        found = self.task_names()
+        arns = [arn for arn, called in found.items() if name in (None, called, arn.rpartition("/")[2])]
+        if len(arns) == 1:
+            return self._described(arns[0])
+        candidates = ", ".join(sorted(called or arn for arn, called in found.items())) or "none"
+        if not arns:
+            raise NotFound(f"There is no DataSync task {name!r} here. Tasks in this region: {candidates}.")
+        raise Ambiguous(
+            f"Several DataSync tasks fit {name or 'no name'!r}. Name one with the parameter `task`: {candidates}."
+        )
+
+    def _described(self, arn: str) -> Task:
+        answer = self._client.look("describe_task", TaskArn=arn)
+        uris = {item["LocationArn"]: item["LocationUri"] for item in self._client.pages("list_locations", "Locations")}
+        report = answer.get("TaskReportConfig", {}).get("Destination", {}).get("S3", {})
+        code, detail = answer.get("ErrorCode"), answer.get("ErrorDetail")
+        source, destination = answer["SourceLocationArn"], answer["DestinationLocationArn"]
+        return Task(
+            arn=arn,
+            name=answer.get("Name", ""),
+            status=answer["Status"],
+            mode=answer.get("TaskMode", "BASIC"),
+            source=Location(source, uris.get(source, "")),
+            destination=Location(destination, uris.get(destination, "")),
+            current_execution=answer.get("CurrentTaskExecutionArn"),
+            options=answer.get("Options", {}),
+            includes=_filter(answer.get("Includes")),
+            excludes=_filter(answer.get("Excludes")),
+            schedule=answer.get("Schedule", {}).get("ScheduleExpression"),
+            schedule_status=answer.get("Schedule", {}).get("Status"),
+            report_bucket=report.get("S3BucketArn", "").rpartition(":")[2] or None,
+            report_prefix=report.get("Subdirectory", "").strip("/"),
+            log_group=answer.get("CloudWatchLogGroupArn"),
+            agent_arns=self._agents(source, uris.get(source, "")),
+            error=f"{code}: {detail}" if code else None,
+        )
+
+    def _agents(self, location_arn: str, uri: str) -> tuple[str, ...]:
+        if not uri.startswith("nfs:"):
+            return ()
+        answer = self._client.look("describe_location_nfs", LocationArn=location_arn)
+        return tuple(answer["OnPremConfig"]["AgentArns"])
+
+    def agent_status(self, arn: str) -> tuple[str, str]:
+        """Name and status (ONLINE or OFFLINE) of an agent."""
+        answer = self._client.look("describe_agent", AgentArn=arn)
+        return answer.get("Name", arn.rpartition("/")[2]), answer["Status"]
+
+    def execution(self, arn: str, adopted: bool = False) -> TaskExecution:
+        """One execution as it is now."""
+        return TaskExecution.from_response(self._client.look("describe_task_execution", TaskExecutionArn=arn), adopted)
+
+    def execution_arns(self, task: Task) -> list[str]:
+        """The executions that AWS still lists (30 days), in no particular order."""
+        return [
+            item["TaskExecutionArn"]
+            for item in self._client.pages("list_task_executions", "TaskExecutions", TaskArn=task.arn)
+        ]
+
+    def executions(self, task: Task, most: int = 5) -> list[TaskExecution]:
+        """The latest executions, oldest first: AWS documents no order, so each is described and sorted by its start."""
+        every = [self.execution(arn) for arn in self.execution_arns(task)]
+        return sorted(every, key=lambda e: (e.started or datetime.min.replace(tzinfo=UTC), e.arn))[-most:]
+
+    # running
+
+    def run(self, task: Task, *, changed: datetime | None, timeout: float) -> TaskExecution:
+        """One execution that started after `changed`, run to its end: attached to when there is one, else started.
+
+        A running execution is never started twice; one that started before `changed` (the last known change at
+        the source) is waited for, then another is started. Raises `WaitTimedOut` with the execution going on.
+        """
+        began = self._clock()
+
+        def rest() -> float:
+            return max(timeout - (self._clock() - began), 0.0)
+
+        running = self._reconciled(task) or self._running(task)
+        if running is not None:
+            finished = self._wait(task, running, rest(), adopted=True)
+            if changed is None or (finished.started is not None and finished.started > changed):
+                return finished
+        return self._wait(task, self._start(task), rest(), adopted=False)
+
+    def _running(self, task: Task) -> str | None:
+        """The execution in progress, if any."""
+        arn = self._described(task.arn).current_execution
+        return arn if arn and self.execution(arn).status not in TERMINAL else None
+
+    def _start(self, task: Task) -> str:
+        known = self.execution_arns(task)
+        self._remember(f"datasync.start {task.arn}", {"known": known, "arn": None})  # the intent, before the call
+        try:
+            arn: str = self._starter.change("start_task_execution", TaskArn=task.arn)["TaskExecutionArn"]
+        except OutcomeUnknown:
+            found = self._reconciled(task)
+            if found is None:
+                raise
+            arn = found
+        except RunbookError as error:
+            self._remember(f"datasync.start {task.arn}", None)  # it was refused: nothing was started
+            busy = isinstance(error, AwsError) and error.code == "InvalidRequestException"
+            running = self._running(task) if busy else None
+            if running is None:
+                raise
+            return running  # somebody was a moment faster: attach
+        self._remember(f"datasync.start {task.arn}", {"known": known, "arn": arn})
+        return arn
+
+    def _reconciled(self, task: Task) -> str | None:
+        """What became of a start whose answer never came: the one execution that is new since the intent."""
+        intent = self._recall(f"datasync.start {task.arn}")
+        if not intent or intent["arn"]:
+            return None
+        new = [arn for arn in self.execution_arns(task) if arn not in intent["known"]]
+        self._remember(f"datasync.start {task.arn}", {"known": intent["known"], "arn": new[0]} if new else None)
+        return new[0] if new else None
+
+    def _wait(self, task: Task, arn: str, timeout: float, *, adopted: bool) -> TaskExecution:
+        earlier = [e.total_seconds for e in self.executions(task, 2) if e.arn != arn and e.total_seconds]
+        progress = Progress(f"Task execution of {task.name}", earlier[-1] if earlier else None)
+
+        def beat(seen: TaskExecution, elapsed: float) -> None:
+            progress.beat(f"{seen.status}, {seen.items_transferred} of {seen.items_estimated} items", elapsed)
+
+        return wait_until(
+            lambda: self.execution(arn, adopted),
+            lambda seen: seen.status in TERMINAL,
+            timeout=timeout,
+            what=f"task execution {arn}",
+            heartbeat=beat,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.astimezone(UTC) if moment else None
+
+
+def _text(moment: datetime | None) -> str:
+    return moment.isoformat(timespec="milliseconds") if moment else "not yet"
+
+
+def _filter(rules: list[dict[str, str]] | None) -> str:
+    return rules[0]["Value"] if rules else ""

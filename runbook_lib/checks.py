@@ -1,0 +1,74 @@
+"""Does a statement of the runbook hold? Findings and verdicts, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+MIME_TYPE = "application/vnd.runbook.check+json"
+
+
+@runtime_checkable
+class Finding(Protocol):
+    """Something that was seen and knows whether it is good: what `rb.check` takes."""
+
+    @property
+    def ok(self) -> bool:
+        """True when it is as it should be. Nothing looked at is not ok."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ok, in a sentence; or what was seen."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement of the runbook with its verdict."""
+
+    name: str
+    ok: bool
+    expected: Any = None
+    seen: Any = None
+    reason: str = ""
+    hint: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """PASS or FAIL."""
+        return "PASS" if self.ok else "FAIL"
+
+    def body(self) -> dict[str, Any]:
+        """What is equal on every run: the JSON that executed notebooks carry for auditors."""
+        return {"name": self.name, "verdict": self.verdict, "expected": plain(self.expected), "seen": plain(self.seen)}
+
+    def sentence(self) -> str:
+        """The reason of a failure, with what was expected and seen."""
+        parts = [self.reason] if self.reason else []
+        if self.expected is not None or self.seen is not None:
+            parts.append(f"expected {self.expected!r}, seen {self.seen!r}")
+        return "; ".join(parts) or "it does not hold"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON keeps it: scalars as they are, containers of them, everything else as text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(item) for item in value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return str(value)
+
+
+def judge(name: str, found: Finding | bool, hint: str = "") -> Check:
+    """The check of a finding, or of a plain truth value."""
+    if isinstance(found, bool):
+        return Check(name, found, hint=hint)
+    return Check(name, found.ok, reason=found.reason, hint=hint)
+
+
+def judge_equal(name: str, expected: Any, seen: Any, hint: str = "", reason: str = "") -> Check:
+    """The check that two values are equal."""
+    return Check(name, plain(expected) == plain(seen), expected, seen, reason, hint)

@@ -1,0 +1,1 @@
+"""What stays behind: run folders and their events."""

@@ -1,0 +1,63 @@
+"""Where a run's records are: `outputs/<utc>-<id>/`, open while it is being worked in."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..settings import project_root
+from .events import Events
+
+MARK = "run.open.json"  # what is known while a run is open
+
+
+class RunFolder:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.about: dict[str, Any] = json.loads((path / MARK).read_text(encoding="utf-8"))
+        self.events = Events(path / "events.jsonl")
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @classmethod
+    def create(cls, environment: str, mode: str) -> RunFolder:
+        """A new open folder; `mode` is headless or interactive."""
+        now = datetime.now(UTC)
+        path = outputs() / f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        path.mkdir(parents=True)
+        about = {
+            "run": path.name,
+            "environment": environment,
+            "mode": mode,
+            "opened": now.isoformat(timespec="seconds"),
+        }
+        (path / MARK).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        return cls(path)
+
+    @classmethod
+    def join_or_create(cls, environment: str) -> RunFolder:
+        """The run a kernel belongs to: RUNBOOK_RUN, else the folder it works in, else the latest open one, else a new one."""
+        named = os.environ.get("RUNBOOK_RUN")
+        candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents]
+        for path in candidates:
+            if (path / MARK).is_file():
+                return cls(path)
+        for path in sorted(outputs().glob(f"*/{MARK}"), reverse=True):
+            found = cls(path.parent)
+            if found.about["environment"] == environment and found.about["mode"] == "interactive":
+                return found
+        return cls.create(environment, "interactive")
+
+
+def outputs() -> Path:
+    """Where run folders are: RUNBOOK_OUTPUTS, else `outputs/` of the project."""
+    return Path(os.environ.get("RUNBOOK_OUTPUTS") or project_root() / "outputs")

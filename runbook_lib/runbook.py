@@ -1,0 +1,303 @@
+"""The one object a notebook talks to: it opens the environment and hangs the parts on it, with no logic of its own."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from . import permissions, picker, preflight
+from .application_server import ApplicationServer
+from .aws import identity
+from .aws.client import Session
+from .aws.datasync import DataSync, Task
+from .aws.s3 import S3
+from .aws.ssm import RunCommand
+from .aws.storage_gateway import FileShare, StorageGateway
+from .checks import Check, Finding, judge, judge_equal
+from .display import Shown, Table, show_check
+from .errors import ChangeRefused, CheckFailed
+from .evidence.folder import RunFolder
+from .hosts import Host, ProcessHost, SsmHost
+from .settings import Environment, knobs, load_environment
+from .share import Share
+from .test_file import TestFile
+from .transfer import Transfer
+from .world import Endpoint, endpoint_of
+
+
+class Runbook:
+    """An environment, opened for one notebook."""
+
+    def __init__(
+        self, environment: Environment, notebook: str, passed: dict[str, Any], run: RunFolder, endpoint: Endpoint
+    ) -> None:
+        self.environment = environment
+        self.notebook = notebook
+        confirm = passed.pop("confirm", None)
+        self._confirm = str(confirm).zfill(12) if confirm is not None else environment.confirm
+        self.knobs = knobs(environment, notebook, passed)
+        self.run = run
+        self.endpoint = endpoint
+        self.checks: list[Check] = []
+        self._collecting = False
+        self._account_seen = False
+        self.record = run.events.bind(
+            notebook=notebook,
+            environment=environment.environment,
+            world=endpoint.world,
+            endpoint=endpoint.url or "public AWS endpoints",
+            account=environment.account,
+        )
+        self.session = Session(
+            record=self.record,
+            endpoint_url=endpoint.url,
+            credentials=endpoint.credentials,
+            profile=environment.profile,
+            role_arn=environment.role_arn,
+            home_region=environment.regions.cloud,
+            guard=self._allow_change,
+        )
+        self.record("open", knobs=self.knobs.as_dict())
+
+    @classmethod
+    def open(cls, environment: str, *, notebook: str, **passed: Any) -> Runbook:
+        """Read `parameters/<environment>.yaml`, start the lab if it is one, and join the open run.
+
+        Keywords that are not None win over the environment's knobs.
+        """
+        loaded = load_environment(environment)
+        endpoint = endpoint_of(loaded)
+        return cls(loaded, notebook, passed, RunFolder.join_or_create(loaded.environment), endpoint)
+
+    # where am I
+
+    @cached_property
+    def identity(self) -> identity.Identity:
+        """Who we are, as STS says."""
+        return identity.identity(self.session, self.environment.regions.cloud)
+
+    def headline(self) -> str:
+        """Account, regions, environment."""
+        regions = self.environment.regions
+        return (
+            f"{self.endpoint.world}: account {self.identity.account}, cloud region {regions.cloud}, "
+            f"on-premises region {regions.premises}, environment {self.environment.environment!r}"
+        )
+
+    def __repr__(self) -> str:
+        return self.headline()
+
+    def _allow_change(self) -> None:
+        """The rails: changes are on, STS returns the environment's account, and `confirm` names it."""
+        account, where = self.environment.account, f"environment {self.environment.environment!r}"
+        if not self.environment.allow_changes:
+            raise ChangeRefused(
+                f"{where} does not allow changes: set `allow_changes: true` in its file when that is meant."
+            )
+        if self._confirm != account:
+            raise ChangeRefused(
+                f"{where} is for account {account}; `confirm` must name it before anything is changed "
+                f"(it is {self._confirm!r}): "
+                f'set the parameter confirm = "{account}" in this notebook, or pass `-p confirm={account}`.'
+            )
+        if not self._account_seen:
+            if self.identity.account != account:
+                raise ChangeRefused(
+                    f"{where} is for account {account}, but these credentials belong to {self.identity.account} "
+                    f"({self.identity.arn}). Sign in to the right account, or set `profile`."
+                )
+            self._account_seen = True
+
+    # the parts
+
+    @cached_property
+    def _datasync(self) -> DataSync:
+        return DataSync(
+            self.session, self.environment.regions.cloud, recall=self.run.events.recall, remember=self.record.remember
+        )
+
+    @cached_property
+    def _gateway(self) -> StorageGateway:
+        return StorageGateway(self.session, self.environment.regions.cloud)
+
+    @cached_property
+    def _run_command(self) -> RunCommand | None:
+        reach = self.environment.application_server.reach
+        return RunCommand(self.session, self.environment.regions.premises) if reach == "ssm" else None
+
+    @cached_property
+    def server(self) -> ApplicationServer:
+        """The application server with both mounts."""
+        server = self.environment.application_server
+        host: Host
+        if self._run_command is not None:
+            host = SsmHost(self._run_command, server.instance)
+        else:
+            host = ProcessHost(server.instance, self._allow_change, ssh=server.reach == "ssh")
+        return ApplicationServer(
+            host, source_mount=server.source_mount, share_mount=server.share_mount, privilege=server.privilege
+        )
+
+    @cached_property
+    def datasync(self) -> Transfer:
+        """The last copy: its task, run and statistics."""
+        return Transfer(
+            self._datasync,
+            S3(self.session, self.environment.regions.cloud),
+            self.server,
+            find_task=self._find_task,
+            timeout=60 * self._knob("timeout_minutes", 120),
+        )
+
+    @cached_property
+    def share(self) -> Share:
+        """The file share and its refresh."""
+        return Share(
+            self._gateway,
+            self.session,
+            self.server,
+            region=self.environment.regions.cloud,
+            account=self.environment.account,
+            find=self._find_share,
+            last_copy=self._last_copy,
+            recall=self.run.events.recall,
+            remember=self.record.remember,
+            spacing=60 * self.endpoint.pace,
+            timeout=60 * self._knob("timeout_minutes", 30),
+        )
+
+    @cached_property
+    def file(self) -> TestFile:
+        """The test file of 01."""
+        return TestFile(self.server, self.datasync, self.knobs)
+
+    def _knob(self, name: str, default: Any) -> Any:
+        return self.knobs.as_dict().get(name, default)
+
+    def _find_task(self) -> Task:
+        name = self._knob("task", None) or self.environment.datasync.task
+        names = lambda: sorted(called or arn for arn, called in self._datasync.task_names().items())  # noqa: E731
+        return picker.pick("task", name, self._datasync.task, names)
+
+    def _find_share(self) -> FileShare:
+        name = self._knob("share", None) or self.environment.storage_gateway.share
+        return picker.pick(
+            "share", name, self._gateway.share, lambda: sorted(s.name or s.arn for s in self._gateway.shares())
+        )
+
+    def _last_copy(self) -> datetime | None:
+        ended = [e.ended or e.started for e in self._datasync.executions(self.datasync.task, 1)]
+        return ended[-1] if ended else None
+
+    @property
+    def test_file(self) -> str:
+        """The path of the file that 01 creates, relative to both mounts."""
+        return self._knob("path", None) or self.environment.notebooks.create_test_file.new_file
+
+    @property
+    def test_folder(self) -> str:
+        """The directory of the test file, '/' for the top."""
+        return "/" + posixpath.dirname(self.test_file)
+
+    @property
+    def test_name(self) -> str:
+        """The name of the test file, as `ls` shows it."""
+        return posixpath.basename(self.test_file)
+
+    @property
+    def listed_folder(self) -> str:
+        """Where 04 looks with `ls`: the test file's directory when it is in the refreshed folder, else that folder."""
+        refreshed = "/" + self.knobs.folder.strip("/")
+        inside = refreshed == "/" or f"{self.test_folder}/".startswith(f"{refreshed}/")
+        return self.test_folder if inside else refreshed
+
+    @property
+    def scope_folder(self) -> str:
+        """Where content is compared: the test file's directory, or everything."""
+        return "/" if self.knobs.scope == "everything" else self.test_folder
+
+    # preflight
+
+    def agent_online(self) -> preflight.Answer:
+        """Is the task's agent online?"""
+        return preflight.agent_online(self._datasync, self.datasync.task)
+
+    def task_available(self) -> preflight.Answer:
+        """Can the task be started?"""
+        return preflight.task_available(self.datasync.task)
+
+    def same_place(self) -> preflight.Answer:
+        """Do task and share point at the same bucket and prefix?"""
+        return preflight.same_place(self.datasync.task, self.share.info, self._gateway)
+
+    def server_reachable(self) -> preflight.Answer:
+        """Does the application server answer and see both mounts?"""
+        return preflight.server_reachable(self._run_command, self.environment.application_server.instance, self.server)
+
+    def permitted(self) -> preflight.Permissions:
+        """Do the permissions suffice for all notebooks? Asked of IAM's simulation; nothing is done."""
+        needed = permissions.actions(permissions.ACTIONS)
+        return preflight.permissions(self.session, self.environment.regions.cloud, self.identity, needed)
+
+    # checks
+
+    def check(self, name: str, found: Finding | bool, hint: str = "") -> None:
+        """The runbook's sentence about a finding: recorded first, then shown; `CheckFailed` when it does not hold."""
+        self._keep(judge(name, found, hint))
+
+    def check_equal(self, name: str, *, expected: Any, actual: Any, hint: str = "") -> None:
+        """The runbook's sentence that two values are equal."""
+        self._keep(judge_equal(name, expected, actual, hint))
+
+    def _keep(self, check: Check) -> None:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.record("check", **check.body(), reason=check.sentence() if not check.ok else "")
+        self.checks.append(check)
+        show_check(check, {"at": at, "run": self.run.run_id, "notebook": self.notebook, "world": self.endpoint.world})
+        if not check.ok and not self._collecting:
+            raise CheckFailed(f"{check.name}: {check.sentence()}" + (f" — {check.hint}" if check.hint else ""))
+
+    @contextmanager
+    def checklist(self, title: str) -> Iterator[None]:
+        """Collect the checks inside, show all of them, and raise at the end when one failed."""
+        before = len(self.checks)
+        self._collecting = True
+        try:
+            yield
+        finally:
+            self._collecting = False
+        failed = [check for check in self.checks[before:] if not check.ok]
+        if failed:
+            raise CheckFailed(
+                f"{title}: {len(failed)} of {len(self.checks) - before} checks failed: "
+                + "; ".join(c.name for c in failed)
+            )
+
+    def summary(self) -> Summary:
+        """What is now true: the checks of this notebook."""
+        self.record("summary", checks=len(self.checks), failed=sum(not check.ok for check in self.checks))
+        return Summary(tuple(self.checks), self.run.run_id)
+
+
+@dataclass(frozen=True)
+class Summary(Shown):
+    """The checks of a notebook, listed."""
+
+    checks: tuple[Check, ...]
+    run_id: str
+
+    def headline(self) -> str:
+        """How many hold, and where they are recorded."""
+        held = sum(check.ok for check in self.checks)
+        return f"{held} of {len(self.checks)} checks hold. Recorded in run {self.run_id}."
+
+    def tables(self) -> list[Table]:
+        """The checks."""
+        return [
+            Table(("Verdict", "What is now true"), [(check.verdict, check.name) for check in self.checks], limit=100)
+        ]

@@ -1,0 +1,1 @@
+"""Running the notebooks: the plan, the run and JupyterLab on a working copy."""

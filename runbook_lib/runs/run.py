@@ -1,0 +1,124 @@
+"""Run the notebooks headlessly: one process, one kernel per notebook, stop at the first failure and say why."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checks import MIME_TYPE
+from ..evidence.folder import RunFolder
+from .plan import Step
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook."""
+
+    step: str
+    status: str  # passed, check failed, failed, not run
+    seconds: float
+    checks: int
+    output: Path | None
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """True when every cell ran and every check holds."""
+        return self.status == "passed"
+
+
+def run(
+    steps: list[Step],
+    run_folder: RunFolder,
+    parameters: dict[str, Any],
+    started: Callable[[Step], None] = lambda step: None,
+) -> Iterator[Outcome]:
+    """Execute notebooks in order into the run folder; after the first failure the others are `not run`."""
+    failed = False
+    with _environment(RUNBOOK_RUN=str(run_folder.path)):
+        for step in steps:
+            if failed:
+                yield Outcome(step.name, "not run", 0.0, 0, None)
+                continue
+            started(step)
+            run_folder.events("notebook-start", notebook=step.name)
+            outcome = _execute(step, run_folder.path / step.path.name, parameters)
+            run_folder.events(
+                "notebook-end",
+                notebook=step.name,
+                status=outcome.status,
+                seconds=round(outcome.seconds, 3),
+                error=outcome.error,
+            )
+            failed = not outcome.ok
+            yield outcome
+
+
+def _execute(step: Step, output: Path, parameters: dict[str, Any]) -> Outcome:
+    papermill = import_papermill()
+    began = time.monotonic()
+    status, error = "passed", ""
+    try:
+        papermill.execute_notebook(
+            step.path, output, parameters=_known(step, parameters), progress_bar=False, cwd=None, coalesce_streams=True
+        )
+    except papermill.PapermillExecutionError as failure:
+        status = "check failed" if failure.ename == "CheckFailed" else "failed"
+        error = f"{failure.ename}: {failure.evalue}"
+    return Outcome(step.name, status, time.monotonic() - began, _checks(output), output, error)
+
+
+def _known(step: Step, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that this notebook has; papermill would inject unknown ones with no more than a warning."""
+    names = parameter_names(step)
+    return {name: value for name, value in parameters.items() if name in names}
+
+
+def parameter_names(step: Step) -> set[str]:
+    """The names in a notebook's parameters cell."""
+    return set(import_papermill().inspect_notebook(step.path))
+
+
+def _checks(output: Path) -> int:
+    """How many checks an executed notebook shows."""
+    import nbformat
+
+    if not output.exists():
+        return 0
+    cells = nbformat.read(output, as_version=4).cells
+    return sum(MIME_TYPE in o.get("data", {}) for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+def import_papermill() -> Any:
+    """papermill, without the two seconds that a grammar for checking IRIs costs on import; nothing here checks IRIs."""
+    if "papermill" not in sys.modules:
+        blocked = "rfc3987_syntax" not in sys.modules
+        if blocked:
+            sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+        import papermill
+
+        if blocked:
+            del sys.modules["rfc3987_syntax"]
+        return papermill
+    return sys.modules["papermill"]
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Variables that the kernels inherit."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,244 @@
+"""Which world a runbook works on, and with which knobs: `parameters/<environment>.yaml`, validated.
+
+Precedence: what a cell or `-p` passes, over the environment's YAML, over the defaults here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import SettingsError
+
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Regions(_Strict):
+    """Where things are activated: DataSync, gateway and bucket in `cloud`, the application server in `premises`."""
+
+    cloud: str
+    premises: str
+
+
+class LabSettings(_Strict):
+    """Present when the environment is the embedded lab."""
+
+    pace: float | None = Field(default=None, ge=0, le=10)  # None: leave the lab as it is
+
+
+class ApplicationServer(_Strict):
+    """The machine that sees both mounts, and how it is reached."""
+
+    reach: Literal["ssm", "ssh", "local"] = "ssm"
+    instance: str  # SSM: managed instance id or name; SSH: host as in ~/.ssh/config; local: any label
+    source_mount: str = "/mnt/data"
+    share_mount: str = "/mnt/fgw"
+    privilege: Literal["", "sudo"] = "sudo"  # put before commands that change a mount
+
+
+class DataSyncSettings(_Strict):
+    """The task of the last copy, by name or ARN; None when there is only one."""
+
+    task: str | None = None
+
+
+class StorageGatewaySettings(_Strict):
+    """The file share the application reads, by name, id or ARN; None when there is only one."""
+
+    share: str | None = None
+
+
+class StartHere(_Strict):
+    """Knobs of 00_start_here: none."""
+
+
+class CreateTestFile(_Strict):
+    """Knobs of 01_create_test_file; paths are relative to the source mount."""
+
+    source_file: str = "images/00001.jpg"
+    new_file: str = "new-image.jpg"
+    create: bool = True
+    undo: bool = False
+    undo_object: bool = False
+
+
+class RunDatasyncTask(_Strict):
+    """Knobs of 02_run_datasync_task."""
+
+    task: str | None = None
+    timeout_minutes: float = Field(default=120, gt=0)
+
+
+class InspectTransferStats(_Strict):
+    """Knobs of 03_inspect_transfer_stats."""
+
+    task: str | None = None
+    history: int = Field(default=5, ge=1, le=100)
+    path: str | None = None  # the object to look at; None: the test file
+
+
+class RefreshGatewayCache(_Strict):
+    """Knobs of 04_refresh_gateway_cache; folder `/` is everything, else one directory below the share."""
+
+    share: str | None = None
+    folder: str = "/"
+    timeout_minutes: float = Field(default=30, gt=0)
+
+
+class VerifyListing(_Strict):
+    """Knobs of 05_verify_listing; scope `folder` compares the new file's directory, `everything` the whole tree."""
+
+    path: str | None = None
+    scope: Literal["folder", "everything"] = "folder"
+
+
+class Notebooks(_Strict):
+    """Knobs of each notebook, as the environment sets them."""
+
+    start_here: StartHere = Field(default=StartHere(), alias="00_start_here")
+    create_test_file: CreateTestFile = Field(default=CreateTestFile(), alias="01_create_test_file")
+    run_datasync_task: RunDatasyncTask = Field(default=RunDatasyncTask(), alias="02_run_datasync_task")
+    inspect_transfer_stats: InspectTransferStats = Field(
+        default=InspectTransferStats(), alias="03_inspect_transfer_stats"
+    )
+    refresh_gateway_cache: RefreshGatewayCache = Field(default=RefreshGatewayCache(), alias="04_refresh_gateway_cache")
+    verify_listing: VerifyListing = Field(default=VerifyListing(), alias="05_verify_listing")
+
+
+class Environment(_Strict):
+    """One environment file."""
+
+    environment: str  # the name that records carry; the file's own name
+    account: str = Field(pattern=r"^\d{12}$")
+    confirm: str | None = None  # the account again: changes happen only when it is named
+    allow_changes: bool = False
+    regions: Regions
+    profile: str | None = None
+    role_arn: str | None = None
+    lab: LabSettings | None = None
+    application_server: ApplicationServer
+    datasync: DataSyncSettings = DataSyncSettings()
+    storage_gateway: StorageGatewaySettings = StorageGatewaySettings()
+    notebooks: Notebooks = Notebooks()
+
+    @field_validator("account", "confirm", mode="before")
+    @classmethod
+    def _account_text(cls, value: Any) -> Any:
+        # YAML and papermill's -p read 012345678901 as a number
+        return f"{value:012d}" if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Knobs:
+    """A notebook's knobs after precedence, as attributes."""
+
+    def __init__(self, values: BaseModel) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__["_values"]
+        if name not in type(values).model_fields:
+            raise AttributeError(f"this notebook has no knob {name!r}; it has {', '.join(type(values).model_fields)}")
+        return getattr(values, name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All knobs and their values."""
+        return self._values.model_dump()
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name} = {value!r}" for name, value in self.as_dict().items()) or "no knobs"
+
+
+def project_root() -> Path:
+    """The folder with `parameters/` and `notebooks/`: RUNBOOK_HOME, else the nearest above here, else the checkout."""
+    forced = os.environ.get("RUNBOOK_HOME")
+    if forced:
+        return Path(forced)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "parameters").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return PACKAGE_ROOT
+
+
+def environment_file(environment: str) -> Path:
+    """The file of an environment given by name or by path."""
+    if environment.endswith((".yaml", ".yml")) or os.sep in environment:
+        path = Path(environment).expanduser()
+        path = path if path.is_absolute() or path.exists() else project_root() / path
+    else:
+        path = project_root() / "parameters" / f"{environment}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise SettingsError(
+            f"environment {environment!r}: there is no {path}." + _nearest(environment, known, "environment")
+        )
+    return path
+
+
+def load_environment(environment: str) -> Environment:
+    """Read and validate an environment file; `SettingsError` names the key, the file and the nearest valid key."""
+    path = environment_file(environment)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path} must be a mapping of settings, it is {type(data).__name__}")
+    try:
+        return Environment.model_validate(data)
+    except ValidationError as error:
+        _explain(error, Environment, str(path))
+
+
+def knobs(environment: Environment, notebook: str, passed: Mapping[str, Any]) -> Knobs:
+    """The knobs of a notebook: those passed and not None win over the environment's."""
+    fields = {field.alias or name: name for name, field in Notebooks.model_fields.items()}
+    if notebook not in fields:
+        raise SettingsError(f"there is no notebook {notebook!r}." + _nearest(notebook, list(fields), "notebook"))
+    current: BaseModel = getattr(environment.notebooks, fields[notebook])
+    given = {name: value for name, value in passed.items() if value is not None}
+    try:
+        return Knobs(type(current).model_validate(current.model_dump() | given))
+    except ValidationError as error:
+        _explain(error, type(current), f"parameters of {notebook}")
+
+
+def _nearest(name: str, known: list[str], noun: str) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known {noun}s: {', '.join(known)}." if known else ""
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> NoReturn:
+    """Turn pydantic's report into one sentence per key."""
+    sentences = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            sentences.append(f"unknown key {key!r}." + _nearest(str(item["loc"][-1]), _keys(model, item["loc"]), "key"))
+        elif item["type"] == "missing":
+            sentences.append(f"the key {key!r} is missing.")
+        else:
+            sentences.append(f"{key}: {item['msg']}, not {item['input']!r}.")
+    raise SettingsError(f"{where}: " + " ".join(sentences)) from error
+
+
+def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The valid keys beside the one at a location."""
+    for part in location[:-1]:
+        for name, field in model.model_fields.items():
+            if part in (name, field.alias):
+                options = getattr(field.annotation, "__args__", (field.annotation,))
+                model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return [field.alias or name for name, field in model.model_fields.items()]

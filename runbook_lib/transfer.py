@@ -1,0 +1,177 @@
+"""The last copy: what differs before it, the DataSync task run to its end, and its statistics beside earlier ones."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .application_server import ApplicationServer
+from .aws import reports
+from .aws.datasync import DataSync, Task, TaskExecution
+from .aws.reports import TaskReport
+from .aws.s3 import S3, StoredObject
+from .display import Shown, Table, duration, plural, size
+from .errors import NotFound, RunbookError
+from .filters import Filters
+from .inventory import Pending, pending
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture with the sentence that says what it shows."""
+
+    sentence: str
+    png: bytes
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": self.sentence, "image/png": base64.b64encode(self.png).decode()}
+
+
+@dataclass(frozen=True)
+class History(Shown):
+    """Executions of a task, oldest first; the last is this run."""
+
+    executions: tuple[TaskExecution, ...]
+
+    @property
+    def latest(self) -> TaskExecution:
+        """The last one."""
+        return self.executions[-1]
+
+    @property
+    def ok(self) -> bool:
+        """A finding: there is at least one."""
+        return bool(self.executions)
+
+    @property
+    def reason(self) -> str:
+        """What was seen."""
+        return f"{plural(len(self.executions), 'execution')} listed; AWS keeps them for 30 days"
+
+    def headline(self) -> str:
+        """How many."""
+        return f"The last {plural(len(self.executions), 'execution')} of the task, oldest first."
+
+    def tables(self) -> list[Table]:
+        """One row an execution."""
+        rows = [
+            (
+                e.started.isoformat(timespec="seconds") if e.started else "",
+                e.status,
+                f"{e.items_transferred:,}",
+                f"{e.files_skipped:,}",
+                size(e.bytes_written),
+                duration(e.total_seconds),
+            )
+            for e in self.executions
+        ]
+        return [Table(("Started", "Status", "Items transferred", "Skipped", "Written", "Took"), rows)]
+
+    def plot(self) -> Plot:
+        """Items transferred by each execution, as bars on a logarithmic scale."""
+        from matplotlib.figure import Figure
+
+        counts = [e.items_transferred for e in self.executions]
+        labels = [e.started.strftime("%d %b %H:%M:%S") if e.started else "" for e in self.executions]
+        figure = Figure(figsize=(6.4, 0.6 + 0.45 * len(counts)), layout="constrained")
+        axes = figure.subplots()
+        bars = axes.barh([f"{label}  #{n}" for n, label in enumerate(labels, 1)], counts, color="#4c72b0")
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
+        axes.set_xscale("symlog")
+        axes.set_xlabel("items transferred (logarithmic)")
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        said = ", then ".join(f"{count:,}" for count in counts)
+        return Plot(f"Items transferred by each execution, oldest first: {said}.", buffer.getvalue())
+
+
+class Transfer:
+    """The environment's DataSync task and both its ends; `rb.datasync`."""
+
+    def __init__(
+        self,
+        datasync: DataSync,
+        s3: S3,
+        server: ApplicationServer,
+        *,
+        find_task: Callable[[], Task],
+        timeout: float,
+    ) -> None:
+        self._datasync, self._s3, self._server = datasync, s3, server
+        self._find_task = find_task
+        self._timeout = timeout
+
+    @cached_property
+    def task(self) -> Task:
+        """The task, as it was when first asked for."""
+        return self._find_task()
+
+    def pending(self) -> Pending:
+        """What differs between source and destination now, so what a run in CHANGED mode has to transfer."""
+        task = self.task
+        # Once counting would need more than commands can fetch, DataSync's own estimate has to do.
+        try:
+            source = self._server.scan("source")
+        except RunbookError as error:
+            return Pending((), (), 0, None, str(error))
+        filters = Filters(task.includes, task.excludes)
+        options = task.options
+        ignored = {"mtime"} if options.get("Mtime") == "NONE" else set()
+        ignored |= {"uid"} if options.get("Uid") == "NONE" else set()
+        ignored |= {"gid"} if options.get("Gid") == "NONE" else set()
+        ignored |= {"mode"} if options.get("PosixPermissions") == "NONE" else set()
+        done = [e.started for e in self._datasync.executions(task, 100) if e.ended_ok and e.started]
+        return pending(
+            source,
+            self._s3.entries(task.destination.bucket, task.destination.prefix),
+            root_copied=done[-1] if done else None,
+            compare=frozenset({"mtime", "mode", "uid", "gid"} - ignored),
+            everything=options.get("TransferMode") == "ALL",
+            never_overwrite=options.get("OverwriteMode") == "NEVER",
+            excluded=lambda path: not filters.in_scope(path),
+        )
+
+    def run(self, before: Pending) -> TaskExecution:
+        """Run the task once to its end, or attach to a run that already has the last change at the source."""
+        return self._datasync.run(self.task, changed=before.newest_change, timeout=self._timeout)
+
+    @staticmethod
+    def expected(before: Pending, execution: TaskExecution) -> int:
+        """How many items the execution should have transferred: what differed before its start.
+
+        For an execution that was already running when we looked, or a source too long to be listed through
+        commands, it is what DataSync's own preparation found.
+        """
+        return execution.items_estimated if execution.adopted or before.items is None else before.items
+
+    def history(self, most: int = 5) -> History:
+        """The latest executions, oldest first; `NotFound` when the task was never run."""
+        executions = self._datasync.executions(self.task, most)
+        if not executions:
+            raise NotFound(
+                f"The task {self.task.name} has no execution that AWS still lists (30 days). Run 02_run_datasync_task."
+            )
+        return History(tuple(executions))
+
+    def report(self, execution: TaskExecution) -> TaskReport:
+        """The task report of an execution; `NotFound` when the task is set up without one."""
+        if self.task.report_bucket is None:
+            raise NotFound(f"The task {self.task.name} writes no task report: set TaskReportConfig on it to get one.")
+        return reports.read(self._s3, self.task.report_bucket, self.task.report_prefix, execution.arn)
+
+    def object(self, path: str) -> StoredObject:
+        """The object of a file, by the file's path below the source."""
+        return self._s3.head(self.task.destination.bucket, self.task.destination.prefix + path)
+
+    def delete_object(self, path: str) -> None:
+        """Delete the object of a file; part of the undo."""
+        self._s3.delete(self.task.destination.bucket, self.task.destination.prefix + path)
