@@ -158,7 +158,8 @@ class ApplicationServer:
         depth = "" if recursive else "-maxdepth 1"
         script = (
             f"t=$(mktemp) && trap 'rm -f \"$t\"' EXIT && cd {quoted([whole])} && {_hasher()} && "
-            f'find . {depth} -type f ! -path ./{METADATA_KEY} -print0 | LC_ALL=C sort -z | xargs -0 -r $hasher > "$t" && '
+            f"find . {depth} -type f ! -path ./{METADATA_KEY} -print0 | "
+            'LC_ALL=C sort -z | xargs -0 -r $hasher > "$t" && '
             'wc -l < "$t" && $hasher < "$t"'
         )
         fields = self.host.run(script, timeout=3600).required().output.split()

@@ -205,6 +205,7 @@ class DataSync:
         self._starter = session.client("datasync", region, starts=True)
         self._recall, self._remember = recall, remember
         self._clock, self._sleep = clock, sleep
+        self._ended: dict[str, TaskExecution] = {}
 
     # looking
 
@@ -266,7 +267,10 @@ class DataSync:
 
     def execution(self, arn: str, adopted: bool = False) -> TaskExecution:
         """One execution as it is now."""
-        return TaskExecution.from_response(self._client.look("describe_task_execution", TaskExecutionArn=arn), adopted)
+        seen = TaskExecution.from_response(self._client.look("describe_task_execution", TaskExecutionArn=arn), adopted)
+        if seen.status in TERMINAL and seen.report_status != "PENDING":
+            self._ended[arn] = seen  # it cannot change any more: never asked for again
+        return seen
 
     def execution_arns(self, task: Task) -> list[str]:
         """The executions that AWS still lists (30 days), in no particular order."""
@@ -277,7 +281,7 @@ class DataSync:
 
     def executions(self, task: Task, most: int = 5) -> list[TaskExecution]:
         """The latest executions, oldest first: AWS documents no order, so each is described and sorted by its start."""
-        every = [self.execution(arn) for arn in self.execution_arns(task)]
+        every = [self._ended.get(arn) or self.execution(arn) for arn in self.execution_arns(task)]
         return sorted(every, key=lambda e: (e.started or datetime.min.replace(tzinfo=UTC), e.arn))[-most:]
 
     # running

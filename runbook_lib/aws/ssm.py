@@ -80,7 +80,7 @@ class RunCommand:
             if error.code == "InvalidInstanceId":
                 raise AwsError(
                     f"The application server {instance_id} cannot be reached through SSM: {error}. "
-                    "Is it running, and is its "SSM agent online? Then run this cell again.",
+                    "Is it running, and is its SSM agent online? Then run this cell again.",
                     code=error.code,
                 ) from error
             raise

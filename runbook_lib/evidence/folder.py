@@ -45,7 +45,7 @@ class RunFolder:
 
     @classmethod
     def join_or_create(cls, environment: str) -> RunFolder:
-        """The run a kernel belongs to: RUNBOOK_RUN, else the folder it works in, else the latest open one, else a new one."""
+        """A kernel's run: RUNBOOK_RUN, else the folder it works in, else the latest open one, else a new one."""
         named = os.environ.get("RUNBOOK_RUN")
         candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents]
         for path in candidates:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..errors import LabError
+
 SCHEMA_VERSION = 1
 
 DOCUMENTS = """
@@ -28,6 +30,10 @@ create table if not exists settings (name text primary key, value text not null)
 """
 
 
+class SchemaMismatch(LabError):
+    """The file was written by another version of the lab."""
+
+
 class Database:
     """One SQLite file, a connection for each thread, short transactions."""
 
@@ -38,7 +44,7 @@ class Database:
             cursor.executescript(DOCUMENTS)
             found = cursor.execute("pragma user_version").fetchone()[0]
             if found not in (0, SCHEMA_VERSION):
-                raise RuntimeError(
+                raise SchemaMismatch(
                     f"{path} has schema version {found}, this lab reads {SCHEMA_VERSION}: run `runbook lab reset`"
                 )
             cursor.execute(f"pragma user_version = {SCHEMA_VERSION}")

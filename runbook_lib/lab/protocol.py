@@ -171,6 +171,12 @@ class Service:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
 
+    def start(self) -> None:
+        """Called once by the daemon after construction: recover what a killed daemon left, start background threads."""
+
+    def stop(self) -> None:
+        """End background threads and workers; called before a reset and at shutdown."""
+
     def refuse_invalid(self, message: str) -> Refusal:
         """The error this service answers an invalid request with; override to add members."""
         return Refusal(self.invalid, message)

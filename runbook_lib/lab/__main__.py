@@ -1,0 +1,194 @@
+"""`python -m runbook_lib.lab <verb>`: start the lab, look at it, break it, mend it, stop it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import LabError, RunbookError
+from .connection import Connection, default_state, read_connection
+from .core import Folder
+from .protocol import Refusal
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="runbook lab", description="AWS on a loopback port that really moves the bytes."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text)
+        made.add_argument(
+            "--state", type=Path, metavar="FOLDER", help="the lab's folder (default: .lab in the project)"
+        )
+        return made
+
+    verb("serve", "be the lab, in the foreground")
+    verb("start", "start the lab, or find the one that runs").add_argument("--json", action="store_true")
+    verb("status", "say where it is, how it is set and what is in it").add_argument("--json", action="store_true")
+    verb("stop", "end the lab; its state stays")
+    verb("reset", "build the world anew").add_argument(
+        "--at", default="00", metavar="NN", help="as notebook NN finds it (default: 00)"
+    )
+    planting = verb("break", "plant a fault")
+    planting.add_argument("fault")
+    planting.add_argument("--path", help="the file it is about, relative to the export")
+    verb("mend", "mend a fault, or all").add_argument("fault", nargs="?")
+    verb("logs", "what the lab's process wrote").add_argument("-f", "--follow", action="store_true")
+    verb("env", "print the exports that point the aws command line at the lab")
+    verb("pace", "0: as fast as it works; 1: as slow as people know it").add_argument("pace", type=float)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 done, 1 it went wrong (one line says why), 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    folder = Folder((options.state or default_state()).expanduser().resolve())
+    try:
+        _VERBS[options.verb](folder, options)
+        return 0
+    except (RunbookError, Refusal) as error:
+        print(f"runbook lab {options.verb}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if options.verb == "serve":
+            logging.getLogger(__name__).exception("The lab ends")
+        print(f"runbook lab {options.verb}: {type(error).__name__}: {error}", file=sys.stderr)
+    return 1
+
+
+def _serve(folder: Folder, _: argparse.Namespace) -> None:
+    from .daemon import serve
+
+    serve(folder)
+
+
+def _start(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import start
+
+    connection = start(folder)
+    if options.json:
+        print(json.dumps(connection.public()))
+    else:
+        print(f"The lab answers at {connection.url} (pid {connection.pid}, state in {folder.root}).")
+        print('Point the aws command line at it with:  eval "$(runbook lab env)"')
+
+
+def _stop(folder: Folder, _: argparse.Namespace) -> None:
+    from .daemon import stop
+
+    print("The lab has stopped; its state stays." if stop(folder) else "No lab was running.")
+
+
+def _status(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import running
+
+    answers = running(folder)
+    found: dict[str, Any] = {"running": answers, "state": str(folder.root)}
+    if answers:
+        found.update(_connection(folder).call("status"))
+    if options.json:
+        print(json.dumps(found))
+    elif not answers:
+        print(f"No lab is running for {folder.root}. Start it with `runbook lab start`.")
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    world = found["world"] or {}
+    faults = found["faults"]
+    print(f"The lab answers at {found['url']} (pid {found['pid']}).")
+    print(f"  state   {found['state']}")
+    print(f"  world   as notebook {world.get('at', '?')} finds it, when it was built")
+    print(f"  pace    {found['pace']:g}")
+    print(f"  faults  {', '.join(faults) + '; mend them with `runbook lab mend`' if faults else 'none'}")
+    for kind, count in found["counts"].items():
+        print(f"  {count:7,}  {kind}")
+
+
+def _reset(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import perform
+
+    perform(folder, "reset", {"at": options.at})
+    print(f"The world is as notebook {options.at} finds it.")
+
+
+def _break(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import perform
+
+    given = {"fault": options.fault} | ({"path": options.path} if options.path else {})
+    perform(folder, "break", given)
+    print(f"Planted: {options.fault}. Mend it with `runbook lab mend {options.fault}`.")
+
+
+def _mend(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import perform
+
+    left = perform(folder, "mend", {"fault": options.fault} if options.fault else {})["faults"]
+    print(f"Mended. Still planted: {', '.join(left)}." if left else "Mended. Nothing is broken.")
+
+
+def _pace(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import perform
+
+    perform(folder, "pace", {"pace": options.pace})
+    print(f"The pace is {options.pace:g}.")
+
+
+def _logs(folder: Folder, options: argparse.Namespace) -> None:
+    if not folder.log.exists():
+        raise LabError(f"There is no log at {folder.log}: the lab was never started there.")
+    with open(folder.log, errors="replace") as file:
+        while True:
+            while piece := file.read(1 << 16):
+                sys.stdout.write(piece)
+            sys.stdout.flush()
+            if not options.follow:
+                return
+            time.sleep(0.2)
+
+
+def _env(folder: Folder, _: argparse.Namespace) -> None:
+    connection = _connection(folder)
+    values = {
+        "AWS_ENDPOINT_URL": connection.url,
+        "AWS_ACCESS_KEY_ID": connection.access_key,
+        "AWS_SECRET_ACCESS_KEY": connection.secret_key,
+        "AWS_REGION": connection.regions["cloud"],
+    }
+    for name, value in values.items():
+        print(f"export {name}={shlex.quote(value)}")
+    print("unset AWS_PROFILE AWS_SESSION_TOKEN")
+
+
+def _connection(folder: Folder) -> Connection:
+    connection = read_connection(folder)
+    if connection is None or not connection.url:
+        raise LabError(f"No lab was ever started in {folder.root}. Start it with `runbook lab start`.")
+    return connection
+
+
+_VERBS = {
+    "serve": _serve,
+    "start": _start,
+    "stop": _stop,
+    "status": _status,
+    "reset": _reset,
+    "break": _break,
+    "mend": _mend,
+    "logs": _logs,
+    "env": _env,
+    "pace": _pace,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""What can be done to a lab as a whole: build its world, plant and mend faults, set its pace, look at it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import RunbookError
+from .core import Bus, Folder, Lab
+from .protocol import Refusal, Service
+
+log = logging.getLogger(__name__)
+
+Builder = Callable[[Lab], dict[str, Service]]
+
+
+def lab_services(lab: Lab) -> dict[str, Service]:
+    """The lab's own control planes, by signing name."""
+    from .datasync import DataSync
+    from .ssm import Ssm
+    from .storagegateway import StorageGateway
+
+    return {service.name: service for service in (DataSync(lab), StorageGateway(lab), Ssm(lab))}
+
+
+@dataclass
+class Control:
+    """A lab and its services, held by whoever holds the folder: the daemon, or a verb while none is running."""
+
+    lab: Lab
+    services: dict[str, Service] = field(default_factory=dict)  # the same dict for life; its members change at a reset
+    builder: Builder = lab_services
+    forget: Callable[[], None] = lambda: None  # what else a reset must empty: moto
+
+    def start(self) -> None:
+        """Recover what a killed daemon left, start the services, and build the world when there is none."""
+        self.lab.objects.recover()
+        self._start_services()
+        if self.lab.database.setting("world") is None:
+            self._build("00")
+
+    def stop(self) -> None:
+        """Stop the services; nothing runs afterwards."""
+        for service in reversed(list(self.services.values())):
+            service.stop()
+
+    def _start_services(self) -> None:
+        self.services.update(self.builder(self.lab))
+        for service in self.services.values():
+            service.start()
+
+    def _build(self, at: str) -> None:
+        from . import world
+
+        world.build(self.lab, self.services, at=at)
+
+    def reset(self, at: str = "00") -> dict[str, Any]:
+        """The world as notebook `at` finds it, in services that remember nothing. Pace and credentials stay."""
+        from . import world
+
+        if at not in world.POINTS:
+            raise Refusal("ValidationException", f"There is no world {at!r}; give one of {', '.join(world.POINTS)}.")
+        pace = self.lab.pace
+        self.stop()
+        self.lab.database.set("world", None)  # a daemon killed in the middle builds it anew
+        world.empty(self.lab)
+        self.forget()
+        self.lab.database.set("pace", pace)
+        self._start_services()
+        self._build(at)
+        return {"at": at}
+
+    def pace(self, pace: float) -> dict[str, Any]:
+        """0: each state lasts as long as its work; 1: at least as long as people are used to from AWS."""
+        if not isinstance(pace, (int, float)) or not 0 <= pace <= 10:
+            raise Refusal("ValidationException", f"The pace is between 0 and 10, not {pace}.")
+        self.lab.database.set("pace", pace)
+        return {"pace": pace}
+
+    def plant(self, fault: str, path: str | None = None) -> dict[str, Any]:
+        """Break something."""
+        from . import faults
+
+        faults.plant(self.lab, self.services, fault, path)
+        return {"faults": self.lab.database.setting("faults", {})}
+
+    def mend(self, fault: str | None = None) -> dict[str, Any]:
+        """Repair one fault, or all."""
+        from . import faults
+
+        faults.mend(self.lab, self.services, fault)
+        return {"faults": self.lab.database.setting("faults", {})}
+
+    def status(self) -> dict[str, Any]:
+        """Counts and settings, read from the database only."""
+        database = self.lab.database
+        kinds = database.read("select kind, count(*) from documents group by kind order by kind")
+        buckets = [bucket["name"] for bucket in self.lab.objects.buckets()]
+        return {
+            "state": str(self.lab.folder.root),
+            "pace": self.lab.pace,
+            "faults": database.setting("faults", {}),
+            "world": database.setting("world"),
+            "counts": {
+                **{kind: count for kind, count in kinds},
+                **{f"objects in {name}": sum(1 for _ in self.lab.objects.list(name)) for name in buckets},
+            },
+        }
+
+    def perform(self, verb: str, parameters: dict[str, Any]) -> Any:
+        """A verb by its name; the world's and the faults' own complaints become refusals."""
+        verbs: dict[str, Callable[..., Any]] = {
+            "status": self.status,
+            "reset": self.reset,
+            "pace": self.pace,
+            "break": self.plant,
+            "mend": self.mend,
+        }
+        if verb not in verbs:
+            raise Refusal("UnknownOperationException", f"The lab has no verb {verb[:40]!r}; it has {', '.join(verbs)}.")
+        try:
+            inspect.signature(verbs[verb]).bind(**parameters)
+        except TypeError as error:
+            raise Refusal("ValidationException", f"{verb}: {error}") from error
+        try:
+            return verbs[verb](**parameters)
+        except RunbookError as error:
+            raise Refusal("ValidationException", str(error)) from error
+
+
+class SilentBus:
+    """For a verb that works while no daemon runs: nobody can be subscribed, and log lines end with a daemon anyway."""
+
+    def emit(self, *, region: str, source: str, detail_type: str, resources: list[str], detail: dict[str, Any]) -> None:
+        """Nobody listens."""
+
+    def log(self, *, region: str, group: str, stream: str, lines: list[str]) -> None:
+        """Nobody reads."""
+
+    def metric(
+        self, *, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
+    ) -> None:
+        """Nobody looks."""
+
+
+def open_lab(folder: Folder, bus: Bus) -> Lab:
+    """The lab of a folder; every path below it is the owner's only."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.root.chmod(0o700)
+    return Lab(folder, bus)
+
+
+def wipe(folder: Folder) -> None:
+    """Remove a state that this version cannot read; connection, locks and log stay."""
+    for path in folder.root.glob("lab.sqlite*"):
+        path.unlink()
+    for directory in (folder.blobs, folder.staging, folder.application):
+        shutil.rmtree(directory, ignore_errors=True)

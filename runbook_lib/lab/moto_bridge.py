@@ -1,0 +1,198 @@
+"""How do the lab's requests and its own events reach moto's STS, IAM, SQS, EventBridge, Logs and CloudWatch?
+
+moto is imported in a background thread once the lab listens; who needs it earlier waits. Its state is in memory:
+rules, queues, log lines and datapoints end with the daemon or with a reset.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+from .core import ACCOUNT, CLOUD_REGION
+from .http import Headers, HttpResponse
+from .signature import Secret
+
+SERVICES = frozenset({"sts", "iam", "sqs", "events", "logs", "monitoring"})  # by signing name
+USER = "participant"
+LOG_GROUPS = {CLOUD_REGION: ("/aws/datasync",)}  # the world's; there after every start
+ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+PARTITION = "aws"
+
+log = logging.getLogger(__name__)
+
+
+class Moto:
+    """moto in this process, with the lab's user in its IAM."""
+
+    def __init__(self, access_key: str, secret_key: str) -> None:
+        self._access_key = access_key
+        self._secret_key = secret_key
+        self._ready = threading.Event()
+        self._fault: BaseException | None = None
+        self._application: Any = None
+        self._backends: Any = None
+
+    def load(self) -> None:
+        """Import moto now, in the background."""
+        threading.Thread(target=self._load, name="moto-import", daemon=True).start()
+
+    def _load(self) -> None:
+        try:
+            os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "1"  # read by moto at import
+            os.environ.setdefault("AWS_ACCESS_KEY_ID", "none")  # moto's own clients never leave this process
+            os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "none")
+            from moto import backends
+            from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+            self._backends = backends
+            self._application = DomainDispatcherApplication(create_backend_app)
+            self._populate()
+        except BaseException as error:
+            self._fault = error
+            log.exception("moto cannot be imported")
+        finally:
+            self._ready.set()
+
+    def backend(self, service: str, region: str) -> Any:
+        """A moto backend; waits for the import. Region is "aws" for IAM and STS."""
+        self._ready.wait()
+        if self._fault is not None:
+            raise RuntimeError(f"moto cannot be imported: {self._fault}") from self._fault
+        return self._backends.get_backend(service)[ACCOUNT][region]
+
+    def _populate(self) -> None:
+        """What moto starts with: the lab's user and its key, and the world's log groups."""
+        iam = self._backends.get_backend("iam")[ACCOUNT][PARTITION]
+        user = iam.create_user(CLOUD_REGION, USER)
+        policy = iam.create_policy(
+            description="Everything in the lab",
+            path="/",
+            policy_document=json.dumps(ADMINISTRATOR),
+            policy_name="AdministratorAccess",
+            tags=[],
+        )
+        iam.attach_user_policy(policy.arn, USER)
+        key = user.create_access_key(prefix="AKIA")
+        key.access_key_id, key.secret_access_key = self._access_key, self._secret_key
+        iam.access_keys[self._access_key] = key
+        for region, groups in LOG_GROUPS.items():
+            for group in groups:
+                self._backends.get_backend("logs")[ACCOUNT][region].ensure_log_group(group)
+
+    def reset(self) -> None:
+        """Forget everything but the lab's own user; queues, rules and log lines go."""
+        self.backend("iam", PARTITION)
+        from moto.core.base_backend import BackendDict
+
+        BackendDict.reset()
+        self._populate()
+
+    def temporary(self, access_key: str) -> Secret | None:
+        """The secret of a key that AssumeRole issued in this lab."""
+        if not access_key.startswith("ASIA"):
+            return None
+        role = self.backend("sts", PARTITION).get_assumed_role_from_access_key(access_key)
+        if role is None:
+            return None
+        expires = role.expiration.replace(tzinfo=UTC).timestamp()  # moto's times are naive UTC
+        return Secret(role.secret_access_key, role.session_token, expires)
+
+    def answer(self, method: str, path: str, query: str, headers: Headers, body: bytes) -> HttpResponse:
+        """moto's answer to a request that is already authenticated."""
+        self.backend("iam", PARTITION)
+        environ = _environ(method, path, query, headers, body)
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start(status: str, response_headers: list[tuple[str, str]], *_: Any) -> None:
+            started.append((status, response_headers))
+
+        parts = self._application(environ, start)
+        try:
+            answer = b"".join(parts)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+        status, response_headers = started[0]
+        kept = [pair for pair in response_headers if pair[0].lower() not in ("content-length", "connection", "server")]
+        return HttpResponse(int(status[:3]), kept, answer)
+
+
+def _environ(method: str, path: str, query: str, headers: Headers, body: bytes) -> dict[str, Any]:
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote(path, "latin-1"),
+        "QUERY_STRING": query,
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": headers["host"].rpartition(":")[2],
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": headers.get("content-type", ""),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in headers.items():
+        if name not in ("content-length", "content-type", "transfer-encoding") and "_" not in name:
+            environ["HTTP_" + name.upper().replace("-", "_")] = value
+    return environ
+
+
+class MotoBus:
+    """`core.Bus` over moto's backends. A failure to publish is logged and never fails what was being published."""
+
+    def __init__(self, moto: Moto) -> None:
+        self._moto = moto
+        self._lock = threading.Lock()  # moto's log streams and datapoints are plain lists
+
+    def emit(self, *, region: str, source: str, detail_type: str, resources: list[str], detail: dict[str, Any]) -> None:
+        """Put one event on the default bus of a region."""
+        entry = {"Source": source, "DetailType": detail_type, "Resources": resources, "Detail": json.dumps(detail)}
+        try:
+            with self._lock:
+                answer = self._moto.backend("events", region).put_events([entry])
+            if "EventId" not in answer[0]:
+                raise RuntimeError(f"EventBridge did not take it: {answer[0]}")
+        except Exception:
+            log.exception("The event %s of %s was not delivered", detail_type, source)
+
+    def log(self, *, region: str, group: str, stream: str, lines: list[str]) -> None:
+        """Append lines to a log stream; group and stream are made when missing."""
+        now = int(time.time() * 1000)
+        try:
+            with self._lock:
+                logs = self._moto.backend("logs", region)
+                logs.ensure_log_group(group)
+                logs.ensure_log_stream(group, stream)
+                logs.put_log_events(group, stream, [{"timestamp": now, "message": line} for line in lines])
+        except Exception:
+            log.exception("%d lines were not logged to %s", len(lines), group)
+
+    def metric(
+        self, *, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
+    ) -> None:
+        """Put one datapoint of now."""
+        datum = {
+            "MetricName": name,
+            "Value": value,
+            "Unit": unit,
+            "Timestamp": datetime.now(UTC),
+            "Dimensions": [{"Name": key, "Value": text} for key, text in dimensions.items()],
+        }
+        try:
+            with self._lock:
+                self._moto.backend("cloudwatch", region).put_metric_data(namespace, [datum])
+        except Exception:
+            log.exception("The datapoint %s %s was not stored", namespace, name)

@@ -1,0 +1,45 @@
+"""Verdicts, and what stays in an executed notebook."""
+
+from __future__ import annotations
+
+import json
+
+from runbook_lib.checks import judge, judge_equal
+from runbook_lib.display import Table, size
+from runbook_lib.redaction import MASK, masked
+
+
+def test_equal_is_pass_and_unequal_names_both() -> None:
+    assert judge_equal("x", 2, 2).verdict == "PASS"
+    failed = judge_equal("x", 2, 3)
+    assert failed.verdict == "FAIL"
+    assert failed.sentence() == "expected 2, seen 3"
+
+
+def test_the_body_is_json_and_has_no_times() -> None:
+    assert json.loads(json.dumps(judge_equal("x", (1, 2), [1, 2]).body())) == {
+        "name": "x", "verdict": "PASS", "expected": [1, 2], "seen": [1, 2],
+    }  # fmt: skip
+
+
+def test_a_plain_false_fails() -> None:
+    assert not judge("x", False).ok
+
+
+def test_a_long_table_says_how_many_more() -> None:
+    table = Table(("n",), [(n,) for n in range(25)], limit=20)
+    assert "… and 5 more" in str(table)
+    assert "… and 5 more" in table.html()
+
+
+def test_html_is_escaped() -> None:
+    assert "<script>" not in Table(("n",), [("<script>",)]).html()
+
+
+def test_bytes_are_readable() -> None:
+    assert size(1234567) == "1,234,567 bytes"
+
+
+def test_secrets_are_masked_by_name_and_by_pattern() -> None:
+    found = masked({"Password": "hunter2", "NextToken": "abc", "text": "key AKIA" + "A" * 16, "url": "pg://u:p@h/db"})
+    assert found == {"Password": MASK, "NextToken": "abc", "text": f"key {MASK}", "url": f"pg://{MASK}@h/db"}

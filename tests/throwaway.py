@@ -1,0 +1,60 @@
+"""A lab for one test session: its own state folder, its own outputs, stopped and removed at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ThrowawayLab:
+    """A running lab that belongs to nobody else."""
+
+    state: Path
+
+    def verb(self, *arguments: str) -> str:
+        """Run `python -m runbook_lib.lab …` on it; its output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "runbook_lib.lab", *arguments, "--state", str(self.state)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise RuntimeError(f"lab {' '.join(arguments)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def reset(self, at: str) -> None:
+        """Back to the world that notebook `at` starts from."""
+        self.verb("reset", "--at", at)
+
+
+@contextmanager
+def throwaway_lab() -> Iterator[ThrowawayLab]:
+    """Start a lab in a temporary folder; kernels find it through the environment variables set meanwhile."""
+    folder = Path(tempfile.mkdtemp(prefix="runbook-lab-"))
+    lab = ThrowawayLab(folder / "lab")
+    variables = {
+        "RUNBOOK_LAB_STATE": str(lab.state),
+        "RUNBOOK_OUTPUTS": str(folder / "outputs"),
+        "RUNBOOK_UI": "static",
+    }
+    before = {name: os.environ.get(name) for name in [*variables, "RUNBOOK_RUN"]}
+    os.environ.update(variables)
+    os.environ.pop("RUNBOOK_RUN", None)
+    try:
+        lab.verb("start", "--pace", "0")
+        yield lab
+    finally:
+        lab.verb("stop")
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
