@@ -35,7 +35,7 @@ for top, folders, files in os.walk("."):
 '; fi"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Listing(Shown):
     """What `ls` printed for a folder."""
 
@@ -64,7 +64,7 @@ class Listing(Shown):
         return "\n".join([f"$ {self.command}", *self.names[:10]]) + more + cut
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FileFacts(Shown):
     """One file as the application server sees it."""
 
@@ -88,7 +88,7 @@ class FileFacts(Shown):
         return f"{self.path} on the {LABELS[self.side]}: {size(self.size)} read, SHA-256 {self.sha256}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Digest(Shown):
     """Counts and one hash over names and contents of a folder, computed on the application server."""
 
@@ -220,7 +220,7 @@ def _hasher() -> str:
     return 'hasher=$(command -v sha256sum || echo "shasum -a 256")'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ListingDifference(Shown):
     """What `ls -A` shows on one side only."""
 
@@ -247,7 +247,7 @@ class ListingDifference(Shown):
         return f"Of {plural(self.looked_at, 'name')} in {self.folder}, {self.reason}."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Same(Shown):
     """Whether two sides have the same content."""
 

@@ -66,11 +66,11 @@ class Filters:
         included = split(includes or "")
         for texts in included:
             if any(texts[1:]) or len(texts) > 2:
-                raise FilterError(
-                    f"An include filter can have * only as the last character of a pattern: {'*'.join(texts)}"
-                )
+                pattern = "*".join(texts)
+                raise FilterError(f"An include filter can have * only as the last character of a pattern: {pattern}")
         self.includes = [_compile(texts) for texts in included]
         self.excludes = [_compile(texts) for texts in split(excludes or "")]
+        self.some = bool(self.includes or self.excludes)
 
     def included(self, path: str) -> bool:
         """Whether the include filter lets a path through; the top folder is in scope only without such a filter."""

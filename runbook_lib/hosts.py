@@ -13,7 +13,7 @@ from .display import Shown, Table
 from .errors import CommandFailed, RunbookError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CommandResult(Shown):
     """What a command did."""
 

@@ -114,7 +114,7 @@ def _decimal_ns(text: str) -> int:
     return int(seconds) * 1_000_000_000 + int((fraction + "000000000")[:9])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pending(Shown):
     """What differs between source and destination: what a DataSync run in CHANGED mode would transfer."""
 

@@ -13,7 +13,7 @@ from .aws.storage_gateway import FileShare, StorageGateway
 from .display import Shown, Table, plural
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer(Shown):
     """One question of the preflight and its answer."""
 
@@ -88,7 +88,7 @@ def server_reachable(run_command: RunCommand | None, instance: str, server: Appl
     return Answer(True, f"the application server {instance} answers and sees both mounts", tuple(rows))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Permissions(Shown):
     """What IAM's simulation says about the actions that the notebooks need."""
 

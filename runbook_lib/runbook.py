@@ -255,6 +255,7 @@ class Runbook:
         self._keep(judge_equal(name, expected, actual, hint))
 
     def _keep(self, check: Check) -> None:
+        self.session.record_bulk()
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.record("check", **check.body(), reason=check.sentence() if not check.ok else "")
         self.checks.append(check)
@@ -284,7 +285,7 @@ class Runbook:
         return Summary(tuple(self.checks), self.run.run_id)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary(Shown):
     """The checks of a notebook, listed."""
 

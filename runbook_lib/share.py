@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -20,13 +20,14 @@ from .waiting import wait_until
 LS_PATIENCE = 90.0  # seconds: an NFS client may serve its own cached directory for a minute (acdirmax)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Absent(Shown):
     """Names that `ls` shows on the NFS server and not on the share."""
 
     folder: str
     names: tuple[str, ...]
     looked_at: int
+    refreshed: bool = False  # seen after a refresh
 
     @property
     def ok(self) -> bool:
@@ -40,6 +41,8 @@ class Absent(Shown):
 
     def headline(self) -> str:
         """The lesson, or that there is nothing to refresh."""
+        if not self.names and self.refreshed:
+            return "Visible: the share shows every name that the NFS server has here."
         if not self.names:
             return (
                 "Already visible: the share shows every name that the NFS server has here. There is nothing to refresh."
@@ -54,7 +57,7 @@ class Absent(Shown):
         return [Table(("Absent from the share",), [(name,) for name in self.names], limit=10)] if self.names else []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refreshed(Shown):
     """What became of a refresh."""
 
@@ -200,7 +203,7 @@ class Share:
         """Look with `ls` until nothing is absent any more, for at most 90 s; what is still absent then is returned."""
         try:
             return wait_until(
-                lambda: self.absent(absent.folder),
+                lambda: replace(self.absent(absent.folder), refreshed=True),
                 lambda seen: not set(seen.names) & set(absent.names),
                 timeout=LS_PATIENCE if absent.names else 0.0,
                 what="the share to show the new names",
@@ -209,7 +212,7 @@ class Share:
                 sleep=self._sleep,
             )
         except WaitTimedOut:
-            return self.absent(absent.folder)
+            return replace(self.absent(absent.folder), refreshed=True)
 
     def _accepted(self) -> datetime | None:
         known = self._recall(f"share.refresh {self.info.arn}")

@@ -11,7 +11,7 @@ from .settings import Knobs
 from .transfer import Transfer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Created(Shown):
     """What became of the new file."""
 
@@ -43,7 +43,7 @@ class Created(Shown):
         return [Table(("File", "Size", "SHA-256"), rows)] if rows else []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Undone(Shown):
     """What was removed."""
 

@@ -34,7 +34,7 @@ class Plot:
         return {"text/plain": self.sentence, "image/png": base64.b64encode(self.png).decode()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class History(Shown):
     """Executions of a task, oldest first; the last is this run."""
 

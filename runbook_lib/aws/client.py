@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ EXPIRED = {
     "InvalidClientTokenId",
 }
 
+BULK = {"HeadObject", "GetObject"}  # one an object: counted, not listed
 LOOKING = ("Describe", "List", "Get", "Head", "Simulate", "Receive")
 
 
@@ -74,6 +76,7 @@ class Session:
         self.record = record
         self.guard = guard
         self._clients: dict[tuple[str, str, bool], Client] = {}
+        self._bulk: Counter[str] = Counter()
         self._boto = self._session(credentials, profile, role_arn, home_region)
         self._watch()
 
@@ -106,6 +109,12 @@ class Session:
             self._clients[key] = Client(boto, service, self.guard)
         return self._clients[key]
 
+    def record_bulk(self) -> None:
+        """Record how many calls of the counted kinds were made since the last time."""
+        counted, self._bulk = self._bulk, Counter()
+        for operation, count in sorted(counted.items()):
+            self.record("aws-calls", service="s3", operation=operation, count=count, changes=False)
+
     def _watch(self) -> None:
         """Record every call through botocore's own events, so that no call can forget to."""
         events = self._boto.events
@@ -116,6 +125,9 @@ class Session:
         def after(http_response: Any, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
             began, params = context.get("runbook", (time.monotonic(), {}))
             metadata = parsed.get("ResponseMetadata", {})
+            if model.name in BULK and "Error" not in parsed:
+                self._bulk[model.name] += 1
+                return
             self.record(
                 "aws-call",
                 service=model.service_model.service_name,

@@ -59,7 +59,7 @@ class Task:
     error: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaskExecution(Shown):
     """A task execution as described; counts are items, sizes bytes, durations seconds, times UTC.
 

@@ -23,7 +23,7 @@ class ReportEntry:
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TaskReport(Shown):
     """The detailed report of one execution."""
 

@@ -14,7 +14,7 @@ from ..inventory import Entry, entry_of_object, posix
 from .client import Session
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StoredObject(Shown):
     """An object as HeadObject shows it."""
 

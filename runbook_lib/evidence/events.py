@@ -24,7 +24,7 @@ class Events:
         return Events(self.path, **self._common, **common)
 
     def __call__(self, kind: str, **fields: Any) -> None:
-        """Append one event; on disk when this returns. Secrets are masked first."""
+        """Append one event; on disk when this returns, but for calls that only look. Secrets are masked first."""
         stamp = datetime.now(UTC).isoformat(timespec="microseconds")
         line = json.dumps(
             masked({"at": stamp, "kind": kind, **self._common, **fields}), default=str, ensure_ascii=False
@@ -32,7 +32,8 @@ class Events:
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, line.encode("utf-8", "surrogateescape") + b"\n")
-            os.fsync(handle)
+            if fields.get("changes") is not False:
+                os.fsync(handle)
         finally:
             os.close(handle)
 

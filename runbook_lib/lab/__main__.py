@@ -18,21 +18,21 @@ from .protocol import Refusal
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="runbook lab", description="AWS on a loopback port that really moves the bytes."
-    )
+    parser = argparse.ArgumentParser(prog="runbook lab", description="AWS on a loopback port.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text)
-        made.add_argument(
-            "--state", type=Path, metavar="FOLDER", help="the lab's folder (default: .lab in the project)"
-        )
+        made.add_argument("--state", type=Path, metavar="FOLDER", help="where it keeps its state (default: .lab)")
         return made
 
     verb("serve", "be the lab, in the foreground")
-    verb("start", "start the lab, or find the one that runs").add_argument("--json", action="store_true")
-    verb("status", "say where it is, how it is set and what is in it").add_argument("--json", action="store_true")
+    starting = verb("start", "start the lab, or find the one that runs")
+    starting.add_argument("--json", action="store_true")
+    starting.add_argument("--pace", type=float, help="set the pace too")
+    verb("status", "say where it is, how it is set and what is in it").add_argument(
+        "--json", action="store_true", help="as one line of JSON"
+    )
     verb("stop", "end the lab; its state stays")
     verb("reset", "build the world anew").add_argument(
         "--at", default="00", metavar="NN", help="as notebook NN finds it (default: 00)"
@@ -72,11 +72,15 @@ def _serve(folder: Folder, _: argparse.Namespace) -> None:
 
 
 def _start(folder: Folder, options: argparse.Namespace) -> None:
-    from .daemon import start
+    from .daemon import perform, start
+    from .database import Database
 
     connection = start(folder)
+    pace = Database(folder.database).setting("pace", 0.0)
+    if options.pace is not None and options.pace != pace:
+        pace = perform(folder, "pace", {"pace": options.pace})["pace"]
     if options.json:
-        print(json.dumps(connection.public()))
+        print(json.dumps({**connection.public(), "pace": pace}))
     else:
         print(f"The lab answers at {connection.url} (pid {connection.pid}, state in {folder.root}).")
         print('Point the aws command line at it with:  eval "$(runbook lab env)"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from enum import Enum
 from xml.sax.saxutils import escape
@@ -96,11 +97,9 @@ def control_response(value: object, status: int = 200) -> HttpResponse:
     return HttpResponse(status, [("Content-Type", "application/json")], json.dumps(value).encode())
 
 
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
 def _xml(text: str) -> str:
     """Escaped, without what XML 1.0 cannot hold."""
-    return escape(
-        "".join(
-            c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?"
-            for c in text
-        )
-    )
+    return escape(_NOT_XML.sub("?", text))

@@ -17,6 +17,7 @@ from .protocol import Refusal
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 LONGEST_LINE = 4096  # bytes; a chunk's header has a size and a signature, a trailer a name and a checksum
+HEXADECIMAL = b"0123456789abcdefABCDEF"
 TRAILER_LINES = 16
 BUFFER = 1 << 16  # bytes read at a time while looking for a line
 
@@ -72,10 +73,8 @@ class ChunkedBody(io.RawIOBase):
                 raise _incomplete("a chunk is longer than its header says")
         self._first = False
         size, _, extension = self._line().partition(b";")
-        try:
-            self._left = int(size.strip(), 16) if b"_" not in size else -1
-        except ValueError:
-            self._left = -1
+        size = size.strip()
+        self._left = int(size, 16) if size and not size.strip(HEXADECIMAL) else -1
         if self._left < 0 or self._seen + self._left > self._expected:
             raise _incomplete("a chunk's size is not right")
         name, _, value = extension.partition(b"=")

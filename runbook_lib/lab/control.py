@@ -39,8 +39,11 @@ class Control:
     def start(self) -> None:
         """Recover what a killed daemon left, start the services, and build the world when there is none."""
         self.lab.objects.recover()
+        worldless = self.lab.database.setting("world") is None
+        if worldless:
+            self._empty()  # what a builder that was killed left
         self._start_services()
-        if self.lab.database.setting("world") is None:
+        if worldless:
             self._build("00")
 
     def stop(self) -> None:
@@ -53,6 +56,11 @@ class Control:
         for service in self.services.values():
             service.start()
 
+    def _empty(self) -> None:
+        from . import world
+
+        world.empty(self.lab)
+
     def _build(self, at: str) -> None:
         from . import world
 
@@ -64,12 +72,10 @@ class Control:
 
         if at not in world.POINTS:
             raise Refusal("ValidationException", f"There is no world {at!r}; give one of {', '.join(world.POINTS)}.")
-        pace = self.lab.pace
         self.stop()
         self.lab.database.set("world", None)  # a daemon killed in the middle builds it anew
-        world.empty(self.lab)
+        self._empty()
         self.forget()
-        self.lab.database.set("pace", pace)
         self._start_services()
         self._build(at)
         return {"at": at}

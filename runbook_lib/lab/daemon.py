@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import LabError
 from .connection import Connection, holding, new_connection, owner, read_connection
 from .control import Control, SilentBus, lab_services, open_lab, wipe
-from .core import Folder
+from .core import Folder, Lab
 from .database import SchemaMismatch
 from .front import Front
 from .moto_bridge import Moto, MotoBus
@@ -82,6 +82,8 @@ class Daemon:
             return {}
         if verb == "status":
             return {"url": self.connection.url, "pid": os.getpid(), **self.control.status()}
+        if verb == "pace":
+            return self.control.perform(verb, parameters)
         with self.front.gate.closed():
             return self.control.perform(verb, parameters)
 
@@ -109,7 +111,7 @@ def start(folder: Folder, *, patience: float = 60) -> Connection:
         while time.monotonic() < deadline:
             connection = read_connection(folder)
             if connection is not None and connection.url and connection.alive(timeout=2):
-                return connection
+                return read_connection(folder) or connection  # the first look may have been at the last daemon's
             if process.poll() is not None:
                 raise LabError(f"The lab did not start: {_last_line(folder)} (all of it: {folder.log})")
             time.sleep(0.03)
@@ -180,17 +182,21 @@ def perform(folder: Folder, verb: str, parameters: dict[str, Any]) -> Any:
             raise LabError("The lab is just starting for the first time; try again in a few seconds.")
         return connection.call(verb, parameters, timeout=120)
     with holding(folder, LOCK, patience=STOP_PATIENCE):
-        if verb == "reset":
-            try:
-                lab = open_lab(folder, SilentBus())
-            except SchemaMismatch:
-                wipe(folder)
-                lab = open_lab(folder, SilentBus())
-            control = Control(lab)
-        else:
-            control = Control(open_lab(folder, SilentBus()))
+        control = Control(_open_offline(folder, verb))
+        if verb in ("break", "mend"):
             control.start()
         try:
             return control.perform(verb, parameters)
         finally:
             control.stop()
+
+
+def _open_offline(folder: Folder, verb: str) -> Lab:
+    """The lab of a folder; a reset may throw away what another version wrote."""
+    try:
+        return open_lab(folder, SilentBus())
+    except SchemaMismatch:
+        if verb != "reset":
+            raise
+        wipe(folder)
+        return open_lab(folder, SilentBus())

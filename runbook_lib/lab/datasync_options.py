@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .filters import FilterError, Filters
+from ..filters import FilterError, Filters
 from .protocol import Refusal
 
 DEFAULTS: dict[str, Any] = {

@@ -114,7 +114,7 @@ class Run:
                 worker.kill()
             elif self._document()["Status"] == "CANCELLING":  # asked before there was a worker to tell
                 self._tell(cancel=True)
-            end = None
+            end: Document | None = None
             for line in worker.stdout:
                 message = json.loads(line)
                 if "end" in message:

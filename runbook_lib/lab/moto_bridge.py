@@ -6,13 +6,15 @@ rules, queues, log lines and datapoints end with the daemon or with a reset.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import logging
 import os
 import threading
 import time
-from datetime import UTC, datetime
+import uuid
+from datetime import UTC
 from typing import Any
 from urllib.parse import unquote
 
@@ -159,14 +161,25 @@ class MotoBus:
 
     def emit(self, *, region: str, source: str, detail_type: str, resources: list[str], detail: dict[str, Any]) -> None:
         """Put one event on the default bus of a region."""
-        entry = {"Source": source, "DetailType": detail_type, "Resources": resources, "Detail": json.dumps(detail)}
-        try:
-            with self._lock:
-                answer = self._moto.backend("events", region).put_events([entry])
-            if "EventId" not in answer[0]:
-                raise RuntimeError(f"EventBridge did not take it: {answer[0]}")
-        except Exception:
-            log.exception("The event %s of %s was not delivered", detail_type, source)
+        event = {
+            "version": "0",
+            "id": str(uuid.uuid4()),
+            "detail-type": detail_type,
+            "source": source,
+            "account": ACCOUNT,
+            "time": time.time(),  # moto writes it as text when it delivers
+            "region": region,
+            "resources": resources,
+            "detail": detail,
+        }
+        rules = self._moto.backend("events", region).describe_event_bus("default").rules
+        for rule in list(rules.values()):
+            if rule.state != "ENABLED":
+                continue
+            try:  # each rule by itself (moto's put_events ends at the first target that is gone)
+                rule.send_to_targets(copy.deepcopy(event), transform_input=False)
+            except Exception:
+                log.exception("The event %s of %s was not delivered by rule %s", detail_type, source, rule.name)
 
     def log(self, *, region: str, group: str, stream: str, lines: list[str]) -> None:
         """Append lines to a log stream; group and stream are made when missing."""
@@ -188,7 +201,6 @@ class MotoBus:
             "MetricName": name,
             "Value": value,
             "Unit": unit,
-            "Timestamp": datetime.now(UTC),
             "Dimensions": [{"Name": key, "Value": text} for key, text in dimensions.items()],
         }
         try:

@@ -17,7 +17,7 @@ from .s3_lists import ListOperations
 from .s3_multipart import MultipartOperations
 from .s3_objects import ObjectOperations
 from .s3_routes import Parsed, parse, parse_body
-from .s3_upload import document_of
+from .s3_upload import check_header, document_of
 from .s3_xml import refusal_response, respond
 
 STATUSES = {"NoSuchBucket": 404, "BucketAlreadyOwnedByYou": 409, "BucketNotEmpty": 409}
@@ -41,11 +41,15 @@ class S3:
             return refusal_response(translated, request.path, request.method)
 
     def _answer(self, request: HttpRequest) -> HttpResponse:
+        for name, value in request.headers.items():
+            check_header(name, value)
         parsed = parse(request)
         operation = parsed.operation
         handler = self._handler(operation)
         if not operation.has_streaming_input:
-            parsed.parameters.update(parse_body(operation, document_of(request)))
+            # CompleteMultipartUpload's x-amz-checksum-… is of the object, not of its XML
+            document = document_of(request, with_checksum="requestAlgorithmMember" in operation.http_checksum)
+            parsed.parameters.update(parse_body(operation, document))
         _validate(parsed)
         answer = handler(parsed.parameters, request)
         return answer if isinstance(answer, HttpResponse) else respond(operation, answer or {})

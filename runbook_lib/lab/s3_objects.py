@@ -22,7 +22,7 @@ from .s3_base import (
 )
 from .s3_buckets import acl
 from .s3_routes import check_tags, parse_query, split_path
-from .s3_upload import CHECKSUM_HEADER, described, receive, supported
+from .s3_upload import CHECKSUM_HEADER, check_header, described, receive, supported
 from .s3_xml import S3Refusal, http_time, identifiers
 from .uploads import checksum_of
 
@@ -123,7 +123,8 @@ def object_headers(
     """What GET and HEAD say about an object."""
     start, end, partial = within
     kept = {"Content-Type": stored.content_type, **stored.headers}
-    kept.update({OVERRIDES[name]: str(value) for name, value in parameters.items() if name in OVERRIDES})
+    given = {name: str(value) for name, value in parameters.items() if name in OVERRIDES}
+    kept.update({OVERRIDES[name]: check_header(name, value) for name, value in given.items()})
     if "ResponseExpires" in parameters:
         kept["Expires"] = http_time(parameters["ResponseExpires"])
     headers = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -29,6 +30,7 @@ KEPT_HEADERS = (
 UNSUPPORTED = (
     "x-amz-server-side-encryption-customer-algorithm", "x-amz-object-lock-mode", "x-amz-object-lock-legal-hold",
 )  # fmt: skip
+NOT_IN_HEADERS = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")  # surrogates: bytes that were not UTF-8
 CANNED = ("private", "bucket-owner-full-control")  # what a bucket without ACLs accepts
 
 
@@ -39,6 +41,14 @@ class Declared:
     algorithm: str | None
     value: str
     md5: str | None  # base64
+
+
+def check_header(name: str, value: str) -> str:
+    """A value that can go into a header again; Refusal InvalidArgument for control characters and what is not UTF-8."""
+    if NOT_IN_HEADERS.search(value):
+        message = f"The value of {name[:100]} has characters that a header cannot carry."
+        raise Refusal("InvalidArgument", message, ArgumentName=name[:100])
+    return value
 
 
 def body_of(request: HttpRequest) -> BinaryIO:
@@ -64,7 +74,7 @@ def _check_size(size: int) -> None:
         )  # fmt: skip
 
 
-def document_of(request: HttpRequest) -> bytes:
+def document_of(request: HttpRequest, *, with_checksum: bool) -> bytes:
     """A whole XML body, verified; Refusal MaxMessageLengthExceeded, BadDigest."""
     if request.content_length in (None, 0) and "x-amz-decoded-content-length" not in request.headers:
         if request.content_length == 0:
@@ -79,6 +89,8 @@ def document_of(request: HttpRequest) -> bytes:
             message = f"Your request was too big: more than {LARGEST_DOCUMENT} bytes."
             raise Refusal("MaxMessageLengthExceeded", message)
     body = b"".join(pieces)
+    if not with_checksum:
+        return body
     declared = declared_of(request)
     if declared.md5 is not None:
         _same_md5(declared.md5, _digest("MD5", body))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from http import HTTPStatus
 from typing import Any
@@ -140,6 +141,16 @@ class Server(cheroot.server.HTTPServer):
         port = self.bind_addr[1]
         self.front.hosts = frozenset({f"{HOST}:{port}", f"localhost:{port}"})
         return f"http://{HOST}:{port}"
+
+    @staticmethod
+    def bind_socket(socket_: socket.socket, bind_addr: tuple[str, int]) -> socket.socket:
+        """As cheroot does, and let the next daemon take this port while old connections still linger on it.
+
+        cheroot does not ask for that on a port the system chose, because before the bind it could take others' ports.
+        """
+        socket_.bind(bind_addr)
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return socket_
 
     def run(self) -> None:
         """Serve in a background thread until `stop()`."""

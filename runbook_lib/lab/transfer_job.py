@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .database import Database
-from .filters import Filters
+from ..filters import Filters
 from .objects import ObjectStore
 from .reports import Reports
 from .transfer_channel import Channel

@@ -50,6 +50,8 @@ def same_time(text: str, nanoseconds: int) -> bool:
 
 def same_mode(text: str | None, item: Item) -> bool:
     """Whether a stored mode is the item's; the type counts where it is given."""
+    if text == f"{item.mode:o}":
+        return True
     if text is None:
         return not item.is_link and stat.S_IMODE(item.mode) == (0o755 if item.is_folder else 0o644)
     if not re.fullmatch(r"[0-7]{1,8}", text):

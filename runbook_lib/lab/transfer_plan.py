@@ -14,6 +14,8 @@ from .transfer_job import Hands
 from .transfer_metadata import differing, top_folder_metadata
 from .transfer_source import METADATA_OBJECT, Excluded, Item, Problem
 
+_OWN = ("", METADATA_OBJECT.decode())  # keys below the prefix that stand for no file or folder below the top
+
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
@@ -99,18 +101,19 @@ def pairs(hands: Hands, *, counting: bool = True) -> Iterator[Pair]:
     job, store = hands.job, hands.store
     destination = store.list(job.bucket, job.prefix)
     hidden: bytes | None = None  # keys beginning so belong to a folder that could not be listed
-    stored = _next(hands, destination, counting)
+    key, stored = _next(hands, destination, counting)
     for seen in hands.tree.walk(hands.filters, len(job.prefix.encode())):
         hands.channel.progress()
         if isinstance(seen, Item) and not seen.path:
             hands.counters.folders.listed += counting
             yield Pair(seen, store.head(job.bucket, job.prefix + METADATA_OBJECT.decode()))
             continue
-        while stored is not None and _key(hands, stored) < seen.key:
-            if hidden is None or not _key(hands, stored).startswith(hidden):
+        wanted = seen.key
+        while stored is not None and key < wanted:
+            if hidden is None or not key.startswith(hidden):
                 yield Pair(None, stored)
-            stored = _next(hands, destination, counting)
-        same = stored is not None and _key(hands, stored) == seen.key
+            key, stored = _next(hands, destination, counting)
+        same = stored is not None and key == wanted
         if isinstance(seen, Item):
             hands.counters.of(seen.is_folder).listed += counting
             if not seen.is_special:
@@ -123,27 +126,23 @@ def pairs(hands: Hands, *, counting: bool = True) -> Iterator[Pair]:
             if counting:
                 _count(hands, seen)
         if same:
-            stored = _next(hands, destination, counting)
+            key, stored = _next(hands, destination, counting)
     while stored is not None:
-        if hidden is None or not _key(hands, stored).startswith(hidden):
+        if hidden is None or not key.startswith(hidden):
             yield Pair(None, stored)
-        stored = _next(hands, destination, counting)
+        key, stored = _next(hands, destination, counting)
 
 
-def _key(hands: Hands, stored: StoredObject) -> bytes:
-    return stored.key[len(hands.job.prefix) :].encode()
-
-
-def _next(hands: Hands, destination: Iterator[StoredObject], counting: bool) -> StoredObject | None:
-    """The next object in scope."""
+def _next(hands: Hands, destination: Iterator[StoredObject], counting: bool) -> tuple[bytes, StoredObject | None]:
+    """The next object in scope and its key below the prefix."""
     for stored in destination:
         key = stored.key[len(hands.job.prefix) :]
-        if key in ("", METADATA_OBJECT.decode()) or not hands.filters.in_scope(key.removesuffix("/")):
+        if key in _OWN or (hands.filters.some and not hands.filters.in_scope(key.removesuffix("/"))):
             continue
         if hands.options["PreserveDeletedFiles"] == "REMOVE":
             hands.counters.of(key.endswith("/")).listed_at_destination += counting
-        return stored
-    return None
+        return key.encode(), stored
+    return b"", None
 
 
 def _leave_out(hands: Hands, item: Item) -> None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .filters import Filters
+from ..filters import Filters
 
 METADATA_OBJECT = b".aws-datasync-metadata"
 MAX_KEY_BYTES = 1024  # Amazon S3 user guide, object keys
@@ -200,11 +200,12 @@ class Tree:
             return iter(()), Problem(folder, True, error.errno or errno.EIO, str(error.strerror), listing=True)
 
     def _see(self, path: bytes, is_folder: bool, filters: Filters, prefix_bytes: int) -> Seen | None:
-        text = os.fsdecode(path)
-        if not filters.included(text):
-            return None
-        if filters.excluded(text):
-            return Excluded(path, is_folder)
+        if filters.some:
+            text = os.fsdecode(path)
+            if not filters.included(text):
+                return None
+            if filters.excluded(text):
+                return Excluded(path, is_folder)
         try:
             path.decode("utf-8")
         except UnicodeDecodeError:

@@ -29,7 +29,9 @@ def sign(url: str, *, service: str = "s3", method: str = "GET", token: str | Non
     return request
 
 
-def check(request: AWSRequest, *, secret: Secret | None = None, now: float | None = None, payload: str = EMPTY) -> Payload:
+def check(
+    request: AWSRequest, *, secret: Secret | None = None, now: float | None = None, payload: str = EMPTY
+) -> Payload:
     """What the lab says to it."""
     parts = urlsplit(request.url)
     headers = Headers([("host", HOST), *request.headers.items()])
@@ -52,13 +54,18 @@ def reason(request: AWSRequest, **options: object) -> Reason:
     return refused.value.reason
 
 
-@pytest.mark.parametrize("url", ["/bucket/a%20b%2Bc/%C3%A4", "/bucket/a//b/../c", "/bucket?list-type=2&prefix=a%2Fb&z=", "/?x=1&x=0"])
+@pytest.mark.parametrize(
+    "url", ["/bucket/a%20b%2Bc/%C3%A4", "/bucket/a//b/../c", "/bucket?list-type=2&prefix=a%2Fb&z=", "/?x=1&x=0"]
+)
 @pytest.mark.parametrize("service", ["s3", "datasync"])
 def test_what_botocore_signs_is_accepted(url: str, service: str) -> None:
     assert check(sign(url, service=service)).scope.endswith(f"/eu-central-1/{service}/aws4_request")
 
 
-@given(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1), st.dictionaries(st.text("abZ-_.~ +&=/%ä", min_size=1), st.text("ab ~+=&ä")))
+@given(
+    st.text(st.characters(blacklist_categories=["Cs"]), min_size=1),
+    st.dictionaries(st.text("abZ-_.~ +&=/%ä", min_size=1), st.text("ab ~+=&ä")),
+)
 def test_any_key_and_any_query_signed_by_botocore_are_accepted(key: str, query: dict[str, str]) -> None:
     text = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in query.items())
     check(sign(f"/bucket/{quote(key, safe='/~')}?{text}"))
@@ -95,7 +102,9 @@ def test_a_signature_is_good_for_fifteen_minutes_either_way() -> None:
 
 
 def presigned(seconds: int) -> AWSRequest:
-    request = AWSRequest("GET", f"http://{HOST}/bucket/a%20b?response-content-type=text%2Fplain", headers={"Host": HOST})
+    request = AWSRequest(
+        "GET", f"http://{HOST}/bucket/a%20b?response-content-type=text%2Fplain", headers={"Host": HOST}
+    )
     credentials = Credentials(ACCESS, SECRET)
     botocore.auth.S3SigV4QueryAuth(credentials, "s3", "eu-central-1", expires=seconds).add_auth(request)
     return request
@@ -144,5 +153,5 @@ def test_no_signature_at_all_is_missing() -> None:
 
 def test_secrets_do_not_show_in_reprs() -> None:
     request = sign("/bucket")
-    assert SECRET not in repr(Secret(SECRET, "token")) and "token" not in repr(Secret(SECRET, "the-token")).lower().replace("secret", "")
+    assert repr(Secret("hush", "hush")) == "Secret(expires=None)"
     assert "signing_key" not in repr(check(request))

@@ -1,0 +1,267 @@
+"""The runbook on the lab: safe and green when run twice, and each check fails when it should and says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+
+from runbook_lib.checks import MIME_TYPE
+from runbook_lib.evidence.folder import RunFolder
+from runbook_lib.runs import plan
+from runbook_lib.runs.run import Outcome, run
+from runbook_lib.settings import PACKAGE_ROOT
+from tests.throwaway import ThrowawayLab
+
+
+def execute(*numbers: str, folder: RunFolder | None = None, **parameters: Any) -> list[Outcome]:
+    """Run notebooks by number in one run folder, as `runbook run` does."""
+    folder = folder or RunFolder.create("lab", "headless")
+    return list(run(plan.chosen(list(numbers)), folder, {"environment": "lab", **parameters}))
+
+
+def verdicts(outcome: Outcome) -> dict[str, str]:
+    """Each check of an executed notebook and its verdict, read as an auditor would: with nbformat alone."""
+    assert outcome.output is not None
+    cells = nbformat.read(outcome.output, as_version=4).cells
+    bodies = [o.data[MIME_TYPE] for c in cells if c.cell_type == "code" for o in c.outputs if MIME_TYPE in o.get("data", {})]
+    return {body["name"]: body["verdict"] for body in bodies}
+
+
+def events(outcome: Outcome) -> list[dict[str, Any]]:
+    assert outcome.output is not None
+    return [json.loads(line) for line in (outcome.output.parent / "events.jsonl").read_text().splitlines()]
+
+
+def text(outcome: Outcome) -> str:
+    assert outcome.output is not None
+    return outcome.output.read_text()
+
+
+@pytest.fixture(autouse=True)
+def mended(lab: ThrowawayLab) -> Iterator[None]:
+    yield
+    lab.verb("mend")
+
+
+def test_the_whole_sequence_is_green_twice(lab: ThrowawayLab) -> None:
+    lab.reset("00")
+    first = execute("00", "01", "02", "03", "04", "05")
+    assert [outcome.status for outcome in first] == ["passed"] * 6, first
+    assert "2 items to transfer: 1 file and 1 folder." in text(first[2])
+    assert "Absent: of what the NFS server has, 1 name cannot be seen on the share." in text(first[4])
+    second = execute("00", "01", "02", "03", "04", "05")
+    assert [outcome.status for outcome in second] == ["passed"] * 6, second
+    assert "Already there, with the same content" in text(second[1])
+    assert "0 items to transfer" in text(second[2])
+    assert "Already visible" in text(second[4])
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05"])
+def test_each_notebook_is_green_twice_in_a_row(lab: ThrowawayLab, number: str) -> None:
+    lab.reset(number)
+    folder = RunFolder.create("lab", "headless")
+    for _ in range(2):
+        (outcome,) = execute(number, folder=folder)
+        assert outcome.ok, outcome.error
+
+
+def test_the_undo_removes_the_file_and_its_object_when_asked(lab: ThrowawayLab) -> None:
+    lab.reset("03")
+    (undone,) = execute("01", undo=True, undo_object=True)
+    assert undone.ok, undone.error
+    assert not (lab.state / "application-server/mnt/data/new-image.jpg").exists()
+    (looked,) = execute("03")
+    assert (looked.status, "new-image.jpg is not there" in looked.error) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("at", "fault", "notebook", "check", "parameters"),
+    [
+        ("00", ["agent-offline"], "00", "The DataSync agent is online", {}),
+        ("00", ["application-server-unreachable"], "00", "The application server answers and sees both mounts", {}),
+        ("02", ["file-changes-during-copy", "--path", "new-image.jpg"], "02",
+         "The execution succeeded and nothing failed", {}),
+        ("02", ["unreadable-file", "--path", "new-image.jpg"], "02", "The execution succeeded and nothing failed", {}),
+        ("04", ["refresh-event-lost"], "04", "The refresh is complete, or none was needed", {"timeout_minutes": 0.03}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)  # fmt: skip
+def test_each_planted_fault_fails_its_check_and_is_green_when_mended(
+    lab: ThrowawayLab, at: str, fault: list[str], notebook: str, check: str, parameters: dict[str, Any]
+) -> None:
+    lab.reset(at)
+    lab.verb("break", *fault)
+    (failed,) = execute(notebook, **parameters)
+    assert failed.status == "check failed", failed
+    found = verdicts(failed)
+    assert found[check] == "FAIL"
+    assert [name for name, verdict in found.items() if verdict == "FAIL"] == [check], "another check failed too"
+    assert any(event["kind"] == "check" and event["verdict"] == "FAIL" for event in events(failed))
+    lab.verb("mend")
+    (repaired,) = execute(notebook, **parameters)
+    assert repaired.ok, repaired.error
+
+
+def test_an_object_altered_behind_everyones_back_is_found_by_content(lab: ThrowawayLab) -> None:
+    lab.reset("04")
+    lab.verb("break", "object-altered")
+    refreshed, verified = execute("04", "05", scope="everything")
+    assert refreshed.ok, refreshed.error
+    assert verdicts(verified)["Every file in scope has the same content on both sides"] == "FAIL"
+    copied, refreshed, verified = execute("02", "04", "05", scope="everything")  # DataSync itself repairs it
+    assert copied.ok, copied.error
+    assert "1 item to transfer" in text(copied)
+
+
+def test_the_same_content_check_fails_on_a_file_that_differs(lab: ThrowawayLab) -> None:
+    lab.reset("05")
+    (lab.state / "application-server/mnt/data/new-image.jpg").write_bytes(b"changed meanwhile")
+    (verified,) = execute("05")
+    assert verdicts(verified)["The new file has the same content on both sides"] == "FAIL"
+
+
+def test_a_name_missing_on_the_share_fails_the_listing(lab: ThrowawayLab) -> None:
+    lab.reset("04")
+    (verified,) = execute("05")
+    assert verdicts(verified)["`ls` on the share shows the new file"] == "FAIL"
+
+
+def test_the_account_check_fails_in_another_account(lab: ThrowawayLab, tmp_path: Path) -> None:
+    lab.reset("00")
+    (looked,) = execute("00", environment=other_account(tmp_path))
+    assert verdicts(looked)["AWS returns the environment's account"] == "FAIL"
+
+
+def other_account(tmp_path: Path, **changes: Any) -> str:
+    """The lab's environment file, but for another account."""
+    data = yaml.safe_load((PACKAGE_ROOT / "parameters" / "lab.yaml").read_text())
+    data.update({"account": "999999999999", "confirm": "999999999999", **changes})
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "these credentials belong to 123456789012"),
+        ({"account": "123456789012", "confirm": None}, "`confirm` must name it"),
+        ({"account": "123456789012", "confirm": "123456789012", "allow_changes": False}, "does not allow changes"),
+    ],
+    ids=["wrong account", "not confirmed", "changes off"],
+)
+def test_the_rails_stop_the_first_change(lab: ThrowawayLab, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    lab.reset("02")
+    (stopped,) = execute("02", environment=other_account(tmp_path, **changes))
+    assert stopped.status == "failed"
+    assert "ChangeRefused" in stopped.error and said in stopped.error
+    calls = [event["operation"] for event in events(stopped) if event["kind"] == "aws-call"]
+    assert "StartTaskExecution" not in calls
+
+
+def test_a_denied_rule_falls_back_to_ls(lab: ThrowawayLab) -> None:
+    lab.reset("04")
+    lab.verb("break", "events-denied")
+    (refreshed,) = execute("04")
+    assert refreshed.ok, refreshed.error
+    assert "so `ls` decides" in text(refreshed)
+
+
+def test_the_rule_and_the_queue_of_04_are_removed(lab: ThrowawayLab) -> None:
+    lab.reset("04")
+    (refreshed,) = execute("04")
+    names = [event["operation"] for event in events(refreshed) if event["kind"] == "aws-call"]
+    assert names.index("PutTargets") < names.index("RefreshCache") < names.index("DeleteRule")
+    assert names.count("CreateQueue") == names.count("DeleteQueue") == 1
+
+
+def test_every_record_states_endpoint_account_and_world(lab: ThrowawayLab) -> None:
+    lab.reset("00")
+    (looked,) = execute("00")
+    calls = [event for event in events(looked) if event["kind"] == "aws-call"]
+    assert calls
+    for call in calls:
+        assert (call["world"], call["account"]) == ("LAB", "123456789012")
+        assert call["endpoint"].startswith("http://127.0.0.1:")
+        assert call["request_id"]
+
+
+def test_every_call_of_a_whole_run_is_in_the_policy_that_doctor_prints(lab: ThrowawayLab) -> None:
+    from runbook_lib.permissions import ACTIONS, actions
+
+    lab.reset("00")
+    outcomes = execute("00", "01", "02", "03", "04", "05")
+    services = {"cloudwatch": "cloudwatch", "s3": "s3"}
+    renamed = {"s3:HeadObject": "s3:GetObject", "s3:ListObjectsV2": "s3:ListBucket"}
+    for event in events(outcomes[0]):
+        if event["kind"] == "aws-call":
+            action = f"{services.get(event['service'], event['service'])}:{event['operation']}"
+            assert renamed.get(action, action) in actions([event["notebook"]]), (event["notebook"], action)
+    assert set(ACTIONS) == {step.name for step in plan.steps()}
+
+
+def test_three_kernels_at_once(lab: ThrowawayLab) -> None:
+    lab.reset("03")
+
+    def one(number: str) -> int:
+        command = [sys.executable, "-m", "runbook_lib.cli", "run", number]
+        return subprocess.run(command, capture_output=True, cwd=PACKAGE_ROOT, check=False).returncode
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(one, ["00", "03", "04"])) == [0, 0, 0]
+
+
+def test_plain_papermill_works_with_p_and_with_f_from_any_directory(lab: ThrowawayLab, tmp_path: Path) -> None:
+    lab.reset("01")
+    notebook = PACKAGE_ROOT / "notebooks" / "01_create_test_file.ipynb"
+    for arguments in (["-p", "environment", "lab"], ["-f", str(PACKAGE_ROOT / "parameters" / "lab.yaml")]):
+        done = subprocess.run(
+            [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", *arguments],
+            capture_output=True, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_aws_command_line_walks_the_module(lab: ThrowawayLab) -> None:
+    lab.reset("02")
+    exports = dict(
+        line.removeprefix("export ").replace("'", "").replace('"', "").split("=", 1)
+        for line in lab.verb("env").splitlines()
+        if line.startswith("export ")
+    )
+    command = shutil.which("aws", path=os.path.dirname(sys.executable)) or "aws"
+
+    def aws(*arguments: str) -> Any:
+        done = subprocess.run([command, *arguments, "--output", "json"], capture_output=True, text=True, check=False,
+                              env={**os.environ, **exports, "AWS_PAGER": ""})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout.lstrip().startswith(("{", "[")) else done.stdout
+
+    (task,) = aws("datasync", "list-tasks")["Tasks"]
+    started = aws("datasync", "start-task-execution", "--task-arn", task["TaskArn"])["TaskExecutionArn"]
+    while (seen := aws("datasync", "describe-task-execution", "--task-execution-arn", started))["Status"] not in ("SUCCESS", "ERROR"):
+        pass
+    assert (seen["Status"], seen["FilesTransferred"]) == ("SUCCESS", 2)
+    assert "new-image.jpg" in aws("s3", "ls", "s3://migration-lab/")
+    (share,) = aws("storagegateway", "list-file-shares")["FileShareInfoList"]
+    aws("storagegateway", "refresh-cache", "--file-share-arn", share["FileShareARN"])
+    (server,) = aws("ssm", "describe-instance-information", "--region", "eu-west-1")["InstanceInformationList"]
+    for _ in range(50):
+        sent = aws("ssm", "send-command", "--region", "eu-west-1", "--document-name", "AWS-RunShellScript",
+                   "--instance-ids", server["InstanceId"], "--parameters", "commands=ls mnt/fgw")["Command"]  # fmt: skip
+        aws("ssm", "wait", "command-executed", "--region", "eu-west-1", "--command-id", sent["CommandId"], "--instance-id", server["InstanceId"])
+        said = aws("ssm", "get-command-invocation", "--region", "eu-west-1", "--command-id", sent["CommandId"], "--instance-id", server["InstanceId"])
+        if "new-image.jpg" in said["StandardOutputContent"]:
+            return
+    raise AssertionError("the share never showed the new file")
