@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
+import os
 import shlex
 import sys
 import time
@@ -59,9 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if options.verb == "serve":
-            logging.getLogger(__name__).exception("The lab ends")
         print(f"runbook lab {options.verb}: {type(error).__name__}: {error}", file=sys.stderr)
+    if options.verb == "serve":
+        sys.stderr.flush()
+        os._exit(1)  # a service's thread must not keep a lab alive that could not start
     return 1
 
 
@@ -168,6 +169,7 @@ def _env(folder: Folder, _: argparse.Namespace) -> None:
         "AWS_ACCESS_KEY_ID": connection.access_key,
         "AWS_SECRET_ACCESS_KEY": connection.secret_key,
         "AWS_REGION": connection.regions["cloud"],
+        "AWS_DEFAULT_REGION": connection.regions["cloud"],  # what the command line of version 1 reads
     }
     for name, value in values.items():
         print(f"export {name}={shlex.quote(value)}")

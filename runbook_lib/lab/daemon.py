@@ -47,6 +47,7 @@ class Daemon:
             s3=S3(self.control.lab),
             moto=moto,
             control=self.perform,
+            denied=lambda service: service == "events" and self.control.lab.fault("events-denied") is not None,
         )
         self.server = Server(self.front, self.connection.port)
 
@@ -89,15 +90,21 @@ class Daemon:
 
 
 def serve(folder: Folder) -> None:
-    """Be the daemon, in the foreground. LabError when the folder has one already."""
+    """Be the daemon, in the foreground; ends the process. LabError when the folder has one already."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("botocore", "werkzeug", "moto", "watchdog", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     with holding(folder, LOCK, patience=STOP_PATIENCE):
-        Daemon(folder).run()
+        status = 0
+        try:
+            Daemon(folder).run()
+        except Exception as error:
+            log.exception("The lab ends")
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            status = 1
         logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)  # a thread in a long poll must not keep a stopped lab alive
+        sys.stderr.flush()
+        os._exit(status)  # neither a thread in a long poll nor one that failed to start keeps a dead lab alive
 
 
 def start(folder: Folder, *, patience: float = 60) -> Connection:

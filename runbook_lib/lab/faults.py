@@ -176,6 +176,12 @@ _ALL = (
         "`ls` shows that the refresh was done; `runbook lab mend refresh-event-lost`, and run 04 once more.",
     ),
     Fault(
+        "events-denied",
+        "EventBridge refuses every call: the permission to make a rule is missing.",
+        "none: 04 says that no event can be heard, and `ls` decides",
+        "Grant what `runbook doctor --iam` prints; `runbook lab mend events-denied`.",
+    ),
+    Fault(
         "unreadable-file",
         "A file of the export has changed and cannot be read by the agent.",
         "02: nothing failed",

@@ -12,28 +12,24 @@ import json
 import os
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .buckets import Buckets
 from .checksums import CHUNK, FULL_OBJECT, encode, new
-from .database import Database
 from .object_rows import (
     INSERT,
     LIST,
     LIST_BOUNDED,
     PROMOTE,
-    TABLES,
     VERSIONS,
     Blob,
     Check,
     NewObject,
     StoredObject,
     StoreRefusal,
-    bucket_of,
     current,
     lookup,
     stored_object,
@@ -47,70 +43,8 @@ PAGE = 1000  # rows fetched at a time
 GRACE = 3600.0  # seconds for which the files of a replaced object of several parts stay for those who read it
 
 
-class ObjectStore:
+class ObjectStore(Buckets):
     """Buckets and objects, held open by the daemon, by its workers and by the world's builder."""
-
-    def __init__(self, database: Database, blobs_path: Path) -> None:
-        self.database = database
-        self.blobs = blobs_path
-        self._local = threading.local()
-        blobs_path.mkdir(parents=True, exist_ok=True)
-        with database.writing() as cursor:
-            for statement in TABLES:
-                cursor.execute(statement)
-
-    # Buckets.
-
-    def create_bucket(self, name: str, region: str) -> None:
-        """Make a bucket; StoreRefusal BucketAlreadyOwnedByYou."""
-        try:
-            with self.database.writing() as cursor:
-                cursor.execute("insert into buckets values (?, ?, ?, '', '{}')", (name, region, time.time()))
-        except sqlite3.IntegrityError as error:
-            raise StoreRefusal("BucketAlreadyOwnedByYou", f"The bucket {name} is there already.") from error
-
-    def delete_bucket(self, name: str) -> None:
-        """Remove an empty bucket and its unfinished uploads; StoreRefusal NoSuchBucket, BucketNotEmpty."""
-        with self.changing() as (cursor, replaced):
-            self.require_bucket(cursor, name)
-            if cursor.execute("select 1 from objects where bucket = ? limit 1", (name,)).fetchone():
-                raise StoreRefusal("BucketNotEmpty", "The bucket you tried to delete is not empty")
-            of_bucket = "upload in (select id from uploads where bucket = ?)"
-            rows = cursor.execute(f"select blob from upload_parts where {of_bucket}", (name,)).fetchall()
-            cursor.execute(f"delete from upload_parts where {of_bucket}", (name,))
-            cursor.execute("delete from uploads where bucket = ?", (name,))
-            cursor.execute("delete from buckets where name = ?", (name,))
-            replaced += [row["blob"] for row in rows]
-
-    def bucket(self, name: str) -> dict[str, Any] | None:
-        """name, region, created (epoch seconds), versioning ('', Enabled, Suspended), configuration; or None."""
-        rows = self.database.read("select * from buckets where name = ?", (name,))
-        return bucket_of(rows[0]) if rows else None
-
-    def buckets(self) -> list[dict[str, Any]]:
-        """All buckets by name."""
-        return [bucket_of(row) for row in self.database.read("select * from buckets order by name")]
-
-    def set_versioning(self, name: str, status: str) -> None:
-        """Enabled or Suspended; StoreRefusal NoSuchBucket."""
-        with self.database.writing() as cursor:
-            self.require_bucket(cursor, name)
-            cursor.execute("update buckets set versioning = ? where name = ?", (status, name))
-
-    def configure(self, name: str, setting: str, value: Any) -> None:
-        """Store a bucket's setting, or remove it with None; StoreRefusal NoSuchBucket."""
-        with self.database.writing() as cursor:
-            configuration = bucket_of(self.require_bucket(cursor, name))["configuration"]
-            configuration[setting] = value
-            kept = {key: item for key, item in configuration.items() if item is not None}
-            cursor.execute("update buckets set configuration = ? where name = ?", (json.dumps(kept), name))
-
-    def require_bucket(self, cursor: sqlite3.Cursor, name: str) -> sqlite3.Row:
-        """A bucket's row; StoreRefusal NoSuchBucket."""
-        row: sqlite3.Row | None = cursor.execute("select * from buckets where name = ?", (name,)).fetchone()
-        if row is None:
-            raise StoreRefusal("NoSuchBucket", "The specified bucket does not exist")
-        return row
 
     # Writing.
 
@@ -176,34 +110,6 @@ class ObjectStore:
             self.discard(blob)
             raise
 
-    @contextmanager
-    def changing(self) -> Iterator[tuple[sqlite3.Cursor, list[str]]]:
-        """A transaction, and the list of files to unlink once it is over; nested use joins the outer one.
-
-        Inside a transaction that the caller began on the database itself, they are left to `bury`.
-        """
-        outer: list[str] | None = getattr(self._local, "replaced", None)
-        if outer is not None:
-            yield self.database.connection.cursor(), outer
-            return
-        foreign = self.database.connection.in_transaction
-        replaced: list[str] = []
-        self._local.replaced = replaced
-        try:
-            with self.database.writing() as cursor:
-                yield cursor, replaced
-                if foreign:
-                    self._condemn(cursor, replaced)
-        finally:
-            self._local.replaced = None
-        if not foreign:
-            self.unlink(replaced)
-
-    def _condemn(self, cursor: sqlite3.Cursor, names: Iterable[str]) -> None:
-        """Let `bury` unlink files later."""
-        now = time.time()
-        cursor.executemany("insert into condemned values (?, ?)", [(name, now) for name in names])
-
     def _make_room(self, cursor: sqlite3.Cursor, bucket: str, key: str, versioning: str) -> tuple[str, list[str]]:
         """The version id for a new version of a key, which nothing holds any more, and files to unlink."""
         if versioning == "Enabled":
@@ -222,7 +128,7 @@ class ObjectStore:
         cursor.execute("delete from objects where bucket = ? and key = ? and version_id = ?", (bucket, key, version))
         if stored.file:
             return [Path(stored.file).name]
-        self._condemn(cursor, [segment.path.name for segment in stored.segments])
+        self.condemn(cursor, [segment.path.name for segment in stored.segments])
         return []
 
     def _insert(self, cursor: sqlite3.Cursor, item: NewObject, version: str) -> StoredObject:
@@ -357,15 +263,6 @@ class ObjectStore:
         return found is not None and found.version_id == stored.version_id
 
     # Keeping the files in order.
-
-    def unlink(self, names: Iterable[str]) -> None:
-        """Remove files of blobs by name, those that are gone already too."""
-        for name in names:
-            self.blob_path(name).unlink(missing_ok=True)
-
-    def blob_path(self, name: str) -> Path:
-        """Where a blob's bytes are."""
-        return self.blobs / name[:2] / name
 
     def _new_path(self) -> Path:
         return self.blob_path(secrets.token_hex(16))

@@ -1,4 +1,4 @@
-"""How fast is the lab's S3, and how little memory does it need? Prints figures; run as `python -m tests.benchmarks.bench_s3`.
+"""How fast is the lab's S3, and how little memory does it need? Prints figures.
 
 Measured through boto3 and real HTTP against a server in a process of its own: 5 GB up in one PUT and in parts, down
 again, its completion; LIST of 10,000 keys; the object store's own commit and list without HTTP.
@@ -20,10 +20,9 @@ from boto3.s3.transfer import TransferConfig
 
 from runbook_lib.lab.database import Database
 from runbook_lib.lab.objects import NewObject, ObjectStore
-
-from ..lab import s3_server
-from ..lab.s3_server import BUCKET, client
-from ..lab.test_s3 import Zeros, put_stream
+from tests.lab import s3_server
+from tests.lab.s3_server import BUCKET, client
+from tests.lab.test_s3 import Zeros, put_stream
 
 MB, GB = 1 << 20, 1 << 30
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,11 +160,11 @@ def test_stop_leaves_nothing_running_and_the_state_stays(lab: StateFolder) -> No
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(("127.0.0.1", port))
     assert not lab.status()["running"] and "No lab was running" in lab.run("stop").stdout
-    with socket.socket() as squatter:
-        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        squatter.bind(("127.0.0.1", port))
-        squatter.listen()
-        moved = lab.start()
+    squatter = http.server.HTTPServer(("127.0.0.1", port), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=squatter.serve_forever, args=(0.01,)).start()
+    moved = lab.start()
+    squatter.shutdown()
+    squatter.server_close()
     assert not moved["url"].endswith(f":{port}") and lab.status()["counts"]["datasync.task"] == 1
 
 
@@ -183,3 +185,14 @@ def test_sigterm_ends_the_daemon_cleanly(lab: StateFolder) -> None:
     os.kill(pid, signal.SIGTERM)
     with holding(Folder(lab.path), "lab", patience=15):
         assert "The lab has stopped" in lab.run("logs").stdout.splitlines()[-1]
+
+
+def test_a_lab_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "damaged")
+    folder.path.mkdir()
+    (folder.path / "lab.sqlite").write_bytes(b"not a database" * 1000)
+    failed = folder.run("start", check=False)
+    assert failed.returncode == 1 and "not a database" in failed.stderr and failed.stderr.count("\n") == 1
+    assert not folder.status()["running"]
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(folder.path) not in processes

@@ -14,7 +14,9 @@ from runbook_lib.lab.objects import NewObject
 
 from .s3_server import BUCKET, S3Server, client, serving
 
-LETTERS = some.sampled_from(["a", "b", "/", "//", "-", " ", "+", "%", "&", "é", "\ud7ff", "\ue000", "\uffff", "\U0010ffff"])
+LETTERS = some.sampled_from(
+    ["a", "b", "/", "//", "-", " ", "+", "%", "&", "é", "\ud7ff", "\ue000", "\uffff", "\U0010ffff"]
+)
 KEY = some.lists(LETTERS, min_size=1, max_size=6).map("".join)
 TEXT = some.lists(LETTERS, max_size=3).map("".join)
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook_lib.lab.datasync_runs import job_of
 from runbook_lib.filters import FilterError, Filters
+from runbook_lib.lab.datasync_runs import job_of
 from runbook_lib.lab.transfer_channel import Channel
 from runbook_lib.lab.transfer_job import Hands
 from runbook_lib.lab.transfer_metadata import same_mode, same_time

@@ -289,3 +289,9 @@ def test_a_world_is_made_without_waiting_whatever_the_pace(tmp_path: Path) -> No
     with lab.hurried():
         assert lab.pace == 0
     assert lab.pace == 1
+
+
+def test_the_readme_names_every_fault() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    for name in faults.FAULTS:
+        assert f"`{name}`" in readme
