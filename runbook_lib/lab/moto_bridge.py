@@ -49,8 +49,6 @@ class Moto:
     def _load(self) -> None:
         try:
             os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "1"  # read by moto at import
-            os.environ.setdefault("AWS_ACCESS_KEY_ID", "none")  # moto's own clients never leave this process
-            os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "none")
             from moto import backends
             from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 

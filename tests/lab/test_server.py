@@ -10,8 +10,6 @@ import socket
 import sys
 import threading
 import urllib.request
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from botocore.auth import S3SigV4Auth, SigV4Auth
@@ -290,153 +288,11 @@ def test_a_connection_serves_many_requests(door: Door) -> None:
     connection.close()
 
 
-def test_the_caller_is_the_labs_participant(door: Door) -> None:
-    identity = door.client("sts").get_caller_identity()
-    assert identity["Account"] == ACCOUNT
-    assert identity["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/participant"
-
-
-def test_credentials_of_an_assumed_role_are_accepted_everywhere(door: Door) -> None:
-    role = f"arn:aws:iam::{ACCOUNT}:role/migration"
-    found = door.client("sts").assume_role(RoleArn=role, RoleSessionName="run")["Credentials"]
-    keys = {"aws_access_key_id": found["AccessKeyId"], "aws_secret_access_key": found["SecretAccessKey"]}
-    token = {"aws_session_token": found["SessionToken"]}
-    assert door.client("datasync", **keys, **token).list_agents()["Agents"]
-    assert door.client("s3", **keys, **token).get_object(Bucket="b", Key="k")["Body"].read() == b"some content"
-    arn = door.client("sts", **keys, **token).get_caller_identity()["Arn"]
-    assert arn == f"arn:aws:sts::{ACCOUNT}:assumed-role/migration/run"
-    with pytest.raises(ClientError) as error:
-        door.client("datasync", **keys, aws_session_token="another").list_agents()
-    assert code_of(error) == (403, "UnrecognizedClientException")
-
-
-def test_temporary_credentials_do_not_control_the_lab(door: Door) -> None:
+def test_a_signed_control_request_reaches_the_lab(door: Door) -> None:
     assert json.loads(signed(door, "lab", "POST", "/_lab/pace", b'{"pace": 1}')[2]) == {"done": "pace"}
     assert door.control[-1] == ("pace", {"pace": 1})
     assert signed(door, "lab", "POST", "/_lab/pace", b"[1]")[0] == 400
     assert signed(door, "lab", "POST", "/_lab/pace", b"{")[0] == 400
-
-
-def test_policies_can_be_simulated(door: Door) -> None:
-    iam = door.client("iam")
-    me = f"arn:aws:iam::{ACCOUNT}:user/participant"
-    answer = iam.simulate_principal_policy(
-        PolicySourceArn=me, ActionNames=["datasync:StartTaskExecution", "s3:GetObject"]
-    )
-    assert [found["EvalDecision"] for found in answer["EvaluationResults"]] == ["allowed", "allowed"]
-    iam.create_user(UserName="guest")
-    statements = [
-        {"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"},
-        {"Effect": "Deny", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::secret/*"},
-    ]
-    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
-    iam.put_user_policy(UserName="guest", PolicyName="some", PolicyDocument=policy)
-    answer = iam.simulate_principal_policy(
-        PolicySourceArn=f"arn:aws:iam::{ACCOUNT}:user/guest",
-        ActionNames=["s3:GetObject", "s3:PutObject"],
-        ResourceArns=["arn:aws:s3:::open/a", "arn:aws:s3:::secret/a"],
-    )
-    found = [
-        (one["EvalActionName"], one["EvalResourceName"][13:], one["EvalDecision"])
-        for one in answer["EvaluationResults"]
-    ]
-    assert found == [
-        ("s3:GetObject", "open/a", "allowed"),
-        ("s3:GetObject", "secret/a", "explicitDeny"),
-        ("s3:PutObject", "open/a", "implicitDeny"),
-        ("s3:PutObject", "secret/a", "implicitDeny"),
-    ]
-    for arn, code in [(f"{me}x", "NoSuchEntity"), (f"arn:aws:sts::{ACCOUNT}:assumed-role/a/b", "InvalidInput")]:
-        with pytest.raises(ClientError) as error:
-            iam.simulate_principal_policy(PolicySourceArn=arn, ActionNames=["s3:GetObject"])
-        assert error.value.response["Error"]["Code"] == code
-
-
-def test_an_event_reaches_a_queue_through_a_rule_that_matches_it(door: Door) -> None:
-    events, sqs = door.client("events"), door.client("sqs")
-    execution = f"arn:aws:datasync:{CLOUD_REGION}:{ACCOUNT}:task/task-1/execution/exec-1"
-    pattern = {
-        "source": ["aws.datasync"],
-        "detail-type": ["DataSync Task Execution State Change"],
-        "resources": [{"prefix": execution.rpartition("/execution")[0]}],
-        "detail": {"State": ["SUCCESS", "ERROR"]},
-    }
-    url = sqs.create_queue(QueueName="heard", tags={"made-by": "runbook"})["QueueUrl"]
-    assert url.startswith(door.url)
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    events.put_rule(Name="heard", EventPattern=json.dumps(pattern), Tags=[{"Key": "made-by", "Value": "runbook"}])
-    events.put_targets(Rule="heard", Targets=[{"Id": "queue", "Arn": arn}])
-
-    def emit(state: str, **changes: Any) -> None:
-        event = {
-            "region": CLOUD_REGION,
-            "source": "aws.datasync",
-            "detail_type": "DataSync Task Execution State Change",
-            "resources": [execution],
-            "detail": {"State": state},
-        }
-        door.bus.emit(**(event | changes))
-
-    emit("TRANSFERRING")
-    emit("SUCCESS", resources=["arn:aws:datasync:eu-central-1:123456789012:task/task-2/execution/exec-1"])
-    emit("SUCCESS", source="aws.other")
-    emit("SUCCESS", detail_type="Something else")
-    emit("SUCCESS", region="eu-west-1")
-    emit("SUCCESS")
-    messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
-    assert len(messages) == 1
-    event = json.loads(messages[0]["Body"])
-    assert event["resources"] == [execution] and event["detail"] == {"State": "SUCCESS"}
-    assert event["account"] == ACCOUNT and event["region"] == CLOUD_REGION
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", event["time"])
-
-
-def test_an_event_that_cannot_be_delivered_to_one_target_reaches_the_others(
-    door: Door, caplog: pytest.LogCaptureFixture
-) -> None:
-    events = door.client("events", region="us-east-1")
-    pattern = json.dumps({"source": ["x"]})
-    events.put_rule(Name="dead-end", EventPattern=pattern)
-    gone = f"arn:aws:sqs:us-east-1:{ACCOUNT}:gone"
-    events.put_targets(Rule="dead-end", Targets=[{"Id": "queue", "Arn": gone}])
-    sqs = door.client("sqs", region="us-east-1")
-    url = sqs.create_queue(QueueName="alive")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    for name in ("living", "disabled"):
-        events.put_rule(Name=name, EventPattern=pattern)
-        events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": arn}])
-    events.disable_rule(Name="disabled")
-    door.bus.emit(region="us-east-1", source="x", detail_type="y", resources=[], detail={"a": 1})
-    assert "was not delivered by rule dead-end" in caplog.text
-    assert len(sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]) == 1
-
-
-def test_log_lines_and_datapoints_are_readable(door: Door) -> None:
-    logs, metrics = door.client("logs"), door.client("cloudwatch")
-    assert [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]] == ["/aws/datasync"]
-    door.bus.log(region=CLOUD_REGION, group="/aws/datasync", stream="task-1-exec-1", lines=["one", "two"])
-    found = logs.get_log_events(logGroupName="/aws/datasync", logStreamName="task-1-exec-1")["events"]
-    assert [line["message"] for line in found] == ["one", "two"]
-    share = {"ShareId": "share-1"}
-    door.bus.metric(
-        region=CLOUD_REGION,
-        namespace="AWS/StorageGateway",
-        name="CachePercentDirty",
-        value=12.5,
-        unit="Percent",
-        dimensions=share,
-    )
-    now = datetime.now(UTC)
-    found = metrics.get_metric_statistics(
-        Namespace="AWS/StorageGateway",
-        MetricName="CachePercentDirty",
-        Dimensions=[{"Name": "ShareId", "Value": "share-1"}],
-        StartTime=now - timedelta(minutes=5),
-        EndTime=now + timedelta(minutes=5),
-        Period=60,
-        Statistics=["Maximum"],
-    )["Datapoints"]
-    assert [point["Maximum"] for point in found] == [12.5]
 
 
 def test_a_closed_gate_holds_requests_until_it_opens(door: Door) -> None:
@@ -452,3 +308,14 @@ def test_a_closed_gate_holds_requests_until_it_opens(door: Door) -> None:
         assert not answered.wait(0.3)
     assert answered.wait(10)
     thread.join()
+
+
+def test_temporary_credentials_do_not_control_the_lab(door: Door) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/migration"
+    found = door.client("sts").assume_role(RoleArn=role, RoleSessionName="run")["Credentials"]
+    request = AWSRequest("POST", door.url + "/_lab/stop", data=b"{}", headers={})
+    keys = Credentials(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"])
+    SigV4Auth(keys, "lab", CLOUD_REGION).add_auth(request)
+    status, _, body = send(door, "POST", "/_lab/stop", b"{}", **dict(request.headers.items()))
+    assert (status, json.loads(body)["__type"]) == (400, "UnknownOperationException")
+    assert "stop" not in [verb for verb, _ in door.control]
