@@ -26,7 +26,7 @@ def _lab(config: pytest.Config) -> ThrowawayLab:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before the first cell of a notebook, and before nbval starts its kernel: is the reference fresh, and the world."""
+    """Before a notebook's first cell and before nbval starts its kernel: is the reference fresh, and the world."""
     if item.path.suffix != ".ipynb":
         return
     ready = item.config.stash.setdefault(READY, set())

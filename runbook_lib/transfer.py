@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from .aws.s3 import S3, StoredObject
 from .display import Shown, Table, duration, plural, size
 from .errors import NotFound, RunbookError
 from .filters import Filters
-from .inventory import Pending, pending
+from .inventory import METADATA_KEY, Pending, pending
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,32 @@ class Transfer:
         ignored |= {"uid"} if options.get("Uid") == "NONE" else set()
         ignored |= {"gid"} if options.get("Gid") == "NONE" else set()
         ignored |= {"mode"} if options.get("PosixPermissions") == "NONE" else set()
-        done = [e.started for e in self._datasync.executions(task, 100) if e.ended_ok and e.started]
         return pending(
             source,
             self._s3.entries(task.destination.bucket, task.destination.prefix),
-            root_copied=done[-1] if done else None,
+            root_copied=self._top_copied(),
             compare=frozenset({"mtime", "mode", "uid", "gid"} - ignored),
             everything=options.get("TransferMode") == "ALL",
             never_overwrite=options.get("OverwriteMode") == "NEVER",
             excluded=lambda path: not filters.in_scope(path),
         )
+
+    def _top_copied(self) -> datetime | None:
+        """The start of the last execution that copied the top folder's own metadata.
+
+        That is every one whose transfer succeeded; one that failed did so too when it rewrote the metadata object.
+        """
+        target = self.task.destination
+        try:
+            rewritten = self._s3.head(target.bucket, target.prefix + METADATA_KEY).modified
+        except NotFound:
+            rewritten = datetime.min.replace(tzinfo=UTC)
+        copied = [
+            e.started
+            for e in self._datasync.executions(self.task, 100)
+            if e.started and e.ended and (e.transferred_ok or rewritten >= e.started.replace(microsecond=0))
+        ]
+        return max(copied, default=None)
 
     def run(self, before: Pending) -> TaskExecution:
         """Run the task once to its end, or attach to a run that already has the last change at the source."""

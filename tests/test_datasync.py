@@ -27,7 +27,9 @@ class Aws:
     def __init__(self) -> None:
         self.memory: dict[str, Any] = {}
         self.time = 0.0
-        self.session = Session(record=lambda kind, **f: None, credentials=Credentials("a", "b"), home_region="eu-central-1")
+        self.session = Session(
+            record=lambda kind, **f: None, credentials=Credentials("a", "b"), home_region="eu-central-1"
+        )
         self.datasync = DataSync(
             self.session, "eu-central-1",
             recall=self.memory.get, remember=self.memory.__setitem__, clock=lambda: self.time, sleep=self.sleep,
@@ -49,7 +51,13 @@ class Aws:
         self.look.add_response("list_task_executions", {"TaskExecutions": items}, {"TaskArn": TASK})
 
     def described(self, n: int, status: str, started: datetime = NOW, **more: Any) -> None:
-        answer = {"TaskExecutionArn": execution_arn(n), "Status": status, "StartTime": started, "TaskMode": "BASIC", **more}
+        answer = {
+            "TaskExecutionArn": execution_arn(n),
+            "Status": status,
+            "StartTime": started,
+            "TaskMode": "BASIC",
+            **more,
+        }
         self.look.add_response("describe_task_execution", answer, {"TaskExecutionArn": execution_arn(n)})
 
     def task_described(self, current: int | None = None) -> None:
@@ -190,7 +198,9 @@ def test_the_guard_stops_a_start_before_it_is_sent(monkeypatch: pytest.MonkeyPat
     def no() -> None:
         raise ChangeRefused("no")
 
-    session = Session(record=lambda kind, **f: None, credentials=Credentials("a", "b"), home_region="eu-central-1", guard=no)
+    session = Session(
+        record=lambda kind, **f: None, credentials=Credentials("a", "b"), home_region="eu-central-1", guard=no
+    )
     with pytest.raises(ChangeRefused):
         session.client("datasync", "eu-central-1", starts=True).change("start_task_execution", TaskArn=TASK)
 
@@ -199,5 +209,3 @@ def test_a_stray_endpoint_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_ENDPOINT_URL_DATASYNC", "http://localhost:1")
     with pytest.raises(ChangeRefused, match="AWS_ENDPOINT_URL_DATASYNC"):
         Session(record=lambda kind, **f: None, credentials=Credentials("a", "b"), home_region="eu-central-1")
-
-

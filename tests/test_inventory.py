@@ -25,7 +25,9 @@ def test_nothing_differs_on_equal_sides() -> None:
 
 def test_a_new_file_at_the_top_counts_with_its_folder() -> None:
     later = T + 120 * 10**9
-    found = pending([replace(ROOT, mtime_ns=later), Entry("new", "file", 1, later, 0o644, 0, 0)], [], root_copied=COPIED)
+    found = pending(
+        [replace(ROOT, mtime_ns=later), Entry("new", "file", 1, later, 0o644, 0, 0)], [], root_copied=COPIED
+    )
     assert (found.files, found.folders, found.items) == (("new",), ("",), 2)
 
 

@@ -34,7 +34,9 @@ def verdicts(outcome: Outcome) -> dict[str, str]:
     """Each check of an executed notebook and its verdict, read as an auditor would: with nbformat alone."""
     assert outcome.output is not None
     cells = nbformat.read(outcome.output, as_version=4).cells
-    bodies = [o.data[MIME_TYPE] for c in cells if c.cell_type == "code" for o in c.outputs if MIME_TYPE in o.get("data", {})]
+    bodies = [
+        o.data[MIME_TYPE] for c in cells if c.cell_type == "code" for o in c.outputs if MIME_TYPE in o.get("data", {})
+    ]
     return {body["name"]: body["verdict"] for body in bodies}
 
 
@@ -250,7 +252,8 @@ def test_the_aws_command_line_walks_the_module(lab: ThrowawayLab) -> None:
 
     (task,) = aws("datasync", "list-tasks")["Tasks"]
     started = aws("datasync", "start-task-execution", "--task-arn", task["TaskArn"])["TaskExecutionArn"]
-    while (seen := aws("datasync", "describe-task-execution", "--task-execution-arn", started))["Status"] not in ("SUCCESS", "ERROR"):
+    look = ("datasync", "describe-task-execution", "--task-execution-arn", started)
+    while (seen := aws(*look))["Status"] not in ("SUCCESS", "ERROR"):
         pass
     assert (seen["Status"], seen["FilesTransferred"]) == ("SUCCESS", 2)
     assert "new-image.jpg" in aws("s3", "ls", "s3://migration-lab/")
@@ -260,8 +263,8 @@ def test_the_aws_command_line_walks_the_module(lab: ThrowawayLab) -> None:
     for _ in range(50):
         sent = aws("ssm", "send-command", "--region", "eu-west-1", "--document-name", "AWS-RunShellScript",
                    "--instance-ids", server["InstanceId"], "--parameters", "commands=ls mnt/fgw")["Command"]  # fmt: skip
-        aws("ssm", "wait", "command-executed", "--region", "eu-west-1", "--command-id", sent["CommandId"], "--instance-id", server["InstanceId"])
-        said = aws("ssm", "get-command-invocation", "--region", "eu-west-1", "--command-id", sent["CommandId"], "--instance-id", server["InstanceId"])
-        if "new-image.jpg" in said["StandardOutputContent"]:
+        which = ("--region", "eu-west-1", "--command-id", sent["CommandId"], "--instance-id", server["InstanceId"])
+        aws("ssm", "wait", "command-executed", *which)
+        if "new-image.jpg" in aws("ssm", "get-command-invocation", *which)["StandardOutputContent"]:
             return
     raise AssertionError("the share never showed the new file")

@@ -131,6 +131,11 @@ class TaskExecution(Shown):
         return self.status == "SUCCESS"
 
     @property
+    def transferred_ok(self) -> bool:
+        """True when its transfer phase succeeded, whatever verification said."""
+        return self.ended_ok or ("transfer", "SUCCESS") in [(phase, status) for phase, status, _ in self.phases]
+
+    @property
     def ok(self) -> bool:
         """A finding: it succeeded, without an error and without failed items."""
         return self.ended_ok and not self.error and self.failed == 0

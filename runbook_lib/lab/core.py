@@ -75,7 +75,9 @@ class Bus(Protocol):
     def log(self, *, region: str, group: str, stream: str, lines: list[str]) -> None:
         """Append lines to a log stream; group and stream are made when missing."""
 
-    def metric(self, *, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]) -> None:
+    def metric(
+        self, *, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
+    ) -> None:
         """Put one datapoint of now."""
 
 

@@ -96,7 +96,8 @@ class Database:
         """Create or replace a document; its place in the order of creation is kept."""
         with self.writing() as cursor:
             cursor.execute(
-                "insert into documents values (?, ?, ?, (select coalesce(max(sequence), 0) + 1 from documents where kind = ?))"
+                "insert into documents values"
+                " (?, ?, ?, (select coalesce(max(sequence), 0) + 1 from documents where kind = ?))"
                 " on conflict (kind, id) do update set body = excluded.body",
                 (kind, identity, json.dumps(body), kind),
             )

@@ -145,7 +145,7 @@ def _range_problems(shape: Shape, value: float, at: str) -> list[str]:
 
 
 def serialise(shape: Shape | None, value: Any) -> Any:
-    """A result as its output shape wants it: unknown members are our bug and raise, None is left out, times are epoch seconds."""
+    """A result as its output shape wants it: unknown members raise, None is left out, times are epoch seconds."""
     if shape is None:
         return {}
     if isinstance(shape, StructureShape):
@@ -187,7 +187,9 @@ class Service:
         operation = target.rpartition(".")[2]
         if operation not in model.operation_names:
             raise Refusal("UnknownOperationException", f"{self.name} has no operation {operation[:100]!r}")
-        handler: Callable[[dict[str, Any], Call], dict[str, Any] | None] | None = getattr(self, xform_name(operation), None)
+        handler: Callable[[dict[str, Any], Call], dict[str, Any] | None] | None = getattr(
+            self, xform_name(operation), None
+        )
         if handler is None:
             raise Refusal("NotImplemented", f"The lab does not have {self.name} {operation}.", status=501)
         operation_model: OperationModel = model.operation_model(operation)
@@ -211,7 +213,9 @@ def _decode(body: bytes) -> dict[str, Any]:
     return parameters
 
 
-def page(items: list[Any], parameters: dict[str, Any], *, size: str, token: str, default: int) -> tuple[list[Any], str | None]:
+def page(
+    items: list[Any], parameters: dict[str, Any], *, size: str, token: str, default: int
+) -> tuple[list[Any], str | None]:
     """One page of a list and the token of the next; tokens are plain offsets, as opaque as AWS's to a caller."""
     text = parameters.get(token) or "0"
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > len(items):

@@ -95,7 +95,9 @@ class Ssm(Service):
             wanted += [identity for identity, instance in online.items() if instance[member] in values]
         unknown = [identity for identity in wanted if identity not in online]
         if unknown or not wanted:
-            raise Refusal("InvalidInstanceId", f"Instances {unknown} not in a valid state for account {self.lab.account}")
+            raise Refusal(
+                "InvalidInstanceId", f"Instances {unknown} not in a valid state for account {self.lab.account}"
+            )
         return wanted
 
     # commands
@@ -103,11 +105,15 @@ class Ssm(Service):
     def send_command(self, parameters: dict[str, Any], call: Call) -> dict[str, Any]:
         """Run AWS-RunShellScript's commands, each invocation on a thread of its own."""
         if parameters["DocumentName"] not in ("AWS-RunShellScript",):
-            raise Refusal("InvalidDocument", f"The lab runs AWS-RunShellScript, not {parameters['DocumentName'][:100]!r}.")
+            raise Refusal(
+                "InvalidDocument", f"The lab runs AWS-RunShellScript, not {parameters['DocumentName'][:100]!r}."
+            )
         given = parameters.get("Parameters") or {}
         unknown = set(given) - {"commands", "workingDirectory", "executionTimeout"}
         if unknown or not given.get("commands"):
-            raise Refusal("InvalidParameters", f"AWS-RunShellScript needs commands and does not know {sorted(unknown)}.")
+            raise Refusal(
+                "InvalidParameters", f"AWS-RunShellScript needs commands and does not know {sorted(unknown)}."
+            )
         timeout = (given.get("executionTimeout") or [DEFAULT_TIMEOUT])[0]
         if not re.fullmatch(r"[1-9][0-9]{0,5}", timeout) or int(timeout) > 172_800:
             raise Refusal("InvalidParameters", f"executionTimeout is 1 to 172800 seconds, not {timeout[:20]!r}.")
@@ -236,7 +242,10 @@ class Ssm(Service):
             and parameters.get("InstanceId") in (None, body["InstanceId"])
         ]
         rows, token = page(found, parameters, size="MaxResults", token="NextToken", default=50)
-        return {"CommandInvocations": [_listed(body, bool(parameters.get("Details"))) for body in rows], "NextToken": token}
+        return {
+            "CommandInvocations": [_listed(body, bool(parameters.get("Details"))) for body in rows],
+            "NextToken": token,
+        }
 
     def cancel_command(self, parameters: dict[str, Any], call: Call) -> dict[str, Any]:
         """Ask the running invocations of a command to end."""

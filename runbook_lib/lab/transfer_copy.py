@@ -169,9 +169,7 @@ def remove(hands: Hands, delete: Delete) -> None:
     hands.store.delete(hands.job.bucket, hands.job.prefix + delete.key)
     hands.counters.of(delete.is_folder).deleted += 1
     hands.log.done("DELETE", delete.path)
-    hands.reports.add(
-        "Deleted", delete.path, None, DstMetadata={"Type": "Object", "ContentSize": delete.size}
-    )
+    hands.reports.add("Deleted", delete.path, None, DstMetadata={"Type": "Object", "ContentSize": delete.size})
     hands.channel.progress()
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .database import Database
 from ..filters import Filters
+from .database import Database
 from .objects import ObjectStore
 from .reports import Reports
 from .transfer_channel import Channel

@@ -78,9 +78,7 @@ def _verify(hands: Hands, item: Item, stored: StoredObject | None) -> None:
         hands.reports.add("Verified", item.path, item, metadata=metadata, SrcHash=source_hash, DstHash=stored_hash)
         hands.channel.progress()
         return
-    _failed(
-        hands, item.path, kind, (item, source_hash), (metadata, size, stored_hash), is_folder=item.is_folder
-    )
+    _failed(hands, item.path, kind, (item, source_hash), (metadata, size, stored_hash), is_folder=item.is_folder)
 
 
 def _failed(

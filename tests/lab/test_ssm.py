@@ -36,7 +36,9 @@ class Server:
 
     def ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
         call = Call(operation, PREMISES_REGION, ACCOUNT, "me")
-        answer: dict[str, Any] = json.loads(self.ssm.answer(f"AmazonSSM.{operation}", json.dumps(parameters).encode(), call))
+        answer: dict[str, Any] = json.loads(
+            self.ssm.answer(f"AmazonSSM.{operation}", json.dumps(parameters).encode(), call)
+        )
         return answer
 
     def send(self, *lines: str, **parameters: list[str]) -> str:
@@ -89,7 +91,9 @@ def test_a_failing_command_keeps_its_exit_status_and_output(server: Server) -> N
 
 
 def test_output_is_cut_at_24000_and_8000_characters(server: Server) -> None:
-    seen = server.ended(server.send("i=0; while [ $i -lt 3000 ]; do echo 0123456789; echo 0123456789 >&2; i=$((i+1)); done"))
+    seen = server.ended(
+        server.send("i=0; while [ $i -lt 3000 ]; do echo 0123456789; echo 0123456789 >&2; i=$((i+1)); done")
+    )
     assert len(seen["StandardOutputContent"]) == 24_000
     assert len(seen["StandardErrorContent"]) == 8_000
 
@@ -134,7 +138,11 @@ def test_an_unreachable_server_is_said_and_refuses_commands(server: Server) -> N
     ],
 )
 def test_a_bad_request_is_refused_with_ssms_own_code(server: Server, parameters: dict[str, Any], code: str) -> None:
-    good = {"InstanceIds": [server.instance], "DocumentName": "AWS-RunShellScript", "Parameters": {"commands": ["true"]}}
+    good = {
+        "InstanceIds": [server.instance],
+        "DocumentName": "AWS-RunShellScript",
+        "Parameters": {"commands": ["true"]},
+    }
     with pytest.raises(Refusal) as refused:
         server.ask("SendCommand", **{**good, **parameters})
     assert refused.value.code == code
