@@ -83,6 +83,8 @@ def run_command(command: Command, output_limit: int, error_limit: int) -> Done:
     except OSError as error:  # a working directory that is not there
         return Done(255, "", f"{error}\n", False, False)
     assert process.stdout is not None and process.stderr is not None
+    if command.cancelled:  # before it was launched
+        command.kill()
     output, errors = _Reader(process.stdout, output_limit), _Reader(process.stderr, error_limit)
     timed_out = False
     try:
@@ -121,5 +123,5 @@ class _Reader:
                 self._kept += chunk[: max(room, 0)]
 
     def text(self) -> str:
-        self._thread.join()
+        self._thread.join(1.0)  # seconds; a child in a session of its own may hold the pipe open
         return self._kept.decode("utf-8", "replace")[: self._limit]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import uuid
@@ -177,7 +178,9 @@ class Ssm(Service):
                 )
 
     def _invocations(self, command: str) -> list[dict[str, Any]]:
-        return [body for body in self.lab.database.all(INVOCATION) if body["CommandId"] == command]
+        query = "select body from documents where kind = ? and id > ? and id < ? order by sequence"
+        rows = self.lab.database.read(query, (INVOCATION, f"{command}/", f"{command}0"))
+        return [json.loads(row["body"]) for row in rows]
 
     def get_command_invocation(self, parameters: dict[str, Any], call: Call) -> dict[str, Any]:
         """One invocation; just after sending it does not exist yet, as at AWS."""

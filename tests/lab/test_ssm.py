@@ -104,6 +104,13 @@ def test_the_execution_timeout_ends_a_command_and_its_children(server: Server) -
     assert not running("sleep 98[67]")
 
 
+def test_a_child_that_left_the_session_does_not_keep_the_command_waiting(server: Server) -> None:
+    leave = "import os, time; os.setsid(); open('left', 'w').write(str(os.getpid())); time.sleep(60)"
+    seen = server.ended(server.send(f"""{sys.executable} -c "{leave}" & until test -s left; do sleep 0.02; done"""))
+    assert seen["Status"] == "Success"
+    os.kill(int((server.lab.folder.application / "left").read_text()), signal.SIGKILL)  # it is still there
+
+
 def test_a_cancelled_command_ends(server: Server) -> None:
     command = server.send("sleep 985")
     deadline = time.monotonic() + 10
