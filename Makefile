@@ -42,7 +42,7 @@ references: setup
 	@$(BIN)/python -m tests.references $(ARGS)
 
 benchmark: setup
-	@for file in tests/benchmarks/bench_*.py; do echo "== $$file" && $(BIN)/python $$file || exit; done
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file" && $(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit; done
 
 # Needs neither an old lock nor a complete .venv, so that it can repair both.
 lock:

@@ -5,78 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+ME = ("sts:GetCallerIdentity",)
+TASK = ("datasync:ListTasks", "datasync:DescribeTask", "datasync:ListLocations", "datasync:DescribeLocationNfs")
+EXECUTIONS = ("datasync:ListTaskExecutions", "datasync:DescribeTaskExecution")
+SHARE = ("storagegateway:ListFileShares", "storagegateway:DescribeNFSFileShares")
+SERVER = ("ssm:DescribeInstanceInformation", "ssm:GetCommandInvocation")
+COMMAND = ("ssm:SendCommand",)  # even `ls` on the application server is a command
+BUCKET = ("s3:ListBucket", "s3:GetObject")
+
 ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "00_start_here": {
         "look": (
-            "sts:GetCallerIdentity",
+            *(*ME, *TASK, *SHARE, *SERVER),
             "iam:SimulatePrincipalPolicy",
-            "datasync:ListTasks",
-            "datasync:DescribeTask",
-            "datasync:ListLocations",
-            "datasync:DescribeLocationNfs",
             "datasync:DescribeAgent",
-            "storagegateway:ListFileShares",
-            "storagegateway:DescribeNFSFileShares",
             "storagegateway:DescribeGatewayInformation",
-            "ssm:DescribeInstanceInformation",
         ),
-        "change": (),
+        "change": COMMAND,
     },
-    "01_create_test_file": {
-        "look": (
-            "ssm:DescribeInstanceInformation",
-            "ssm:GetCommandInvocation",
-            "datasync:ListTasks",
-            "datasync:DescribeTask",
-            "s3:GetObject",
-        ),
-        "change": ("ssm:SendCommand", "s3:DeleteObject"),
-    },
+    "01_create_test_file": {"look": (*ME, *TASK, *SERVER), "change": (*COMMAND, "s3:DeleteObject")},
     "02_run_datasync_task": {
-        "look": (
-            "datasync:ListTasks",
-            "datasync:DescribeTask",
-            "datasync:ListLocations",
-            "datasync:DescribeLocationNfs",
-            "datasync:ListTaskExecutions",
-            "datasync:DescribeTaskExecution",
-            "ssm:GetCommandInvocation",
-            "s3:ListBucket",
-            "s3:GetObject",
-        ),
-        "change": ("datasync:StartTaskExecution", "ssm:SendCommand", "iam:PassRole"),
+        "look": (*ME, *TASK, *EXECUTIONS, *SERVER, *BUCKET),
+        "change": (*COMMAND, "datasync:StartTaskExecution", "iam:PassRole"),
     },
-    "03_inspect_transfer_stats": {
-        "look": ("datasync:ListTaskExecutions", "datasync:DescribeTaskExecution", "s3:ListBucket", "s3:GetObject"),
-        "change": (),
-    },
+    "03_inspect_transfer_stats": {"look": (*ME, *TASK, *EXECUTIONS, *BUCKET), "change": ()},
     "04_refresh_gateway_cache": {
-        "look": (
-            "storagegateway:ListFileShares",
-            "storagegateway:DescribeNFSFileShares",
-            "datasync:ListTaskExecutions",
-            "datasync:DescribeTaskExecution",
-            "ssm:GetCommandInvocation",
-            "sqs:ReceiveMessage",
-        ),
+        "look": (*ME, *TASK, *EXECUTIONS, *SHARE, *SERVER, "sqs:ReceiveMessage"),
         "change": (
+            *COMMAND,
             "storagegateway:RefreshCache",
-            "ssm:SendCommand",
-            "events:PutRule",
-            "events:PutTargets",
-            "events:RemoveTargets",
-            "events:DeleteRule",
-            "events:TagResource",
-            "sqs:CreateQueue",
-            "sqs:TagQueue",
-            "sqs:DeleteMessage",
-            "sqs:DeleteQueue",
+            *("events:PutRule", "events:PutTargets", "events:RemoveTargets", "events:DeleteRule", "events:TagResource"),
+            *("sqs:CreateQueue", "sqs:TagQueue", "sqs:DeleteMessage", "sqs:DeleteQueue"),
         ),
     },
-    "05_verify_listing": {
-        "look": ("ssm:DescribeInstanceInformation", "ssm:GetCommandInvocation"),
-        "change": ("ssm:SendCommand",),
-    },
+    "05_verify_listing": {"look": (*ME, *SERVER), "change": COMMAND},
 }
 
 

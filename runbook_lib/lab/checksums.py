@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import Protocol
-
-from awscrt import checksums as crt
+from typing import Any, Protocol
 
 ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")  # the order in which S3 lists them
 FULL_OBJECT, COMPOSITE = "FULL_OBJECT", "COMPOSITE"
@@ -42,12 +40,8 @@ class Crc:
 def new(algorithm: str) -> Digest:
     """An empty checksum; `algorithm` is one of ALGORITHMS or MD5."""
     match algorithm:
-        case "CRC32":
-            return Crc(crt.crc32, 4)
-        case "CRC32C":
-            return Crc(crt.crc32c, 4)
-        case "CRC64NVME":
-            return Crc(crt.crc64nvme, 8)
+        case "CRC32" | "CRC32C" | "CRC64NVME":
+            return Crc(_crt(algorithm.lower()), COMBINERS[algorithm])
     return hashlib.new(algorithm.lower(), usedforsecurity=False)
 
 
@@ -63,16 +57,19 @@ def encode(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
 
 
-COMBINERS: dict[str, tuple[Callable[[int, int, int], int], int]] = {
-    "CRC32": (crt.combine_crc32, 4),
-    "CRC32C": (crt.combine_crc32c, 4),
-    "CRC64NVME": (crt.combine_crc64nvme, 8),
-}
+COMBINERS = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8}  # what can be combined, and its bytes
+
+
+def _crt(name: str) -> Any:
+    # imported when the first byte is summed: a transfer worker that finds nothing to copy never needs it
+    from awscrt import checksums
+
+    return getattr(checksums, name)
 
 
 def combine(algorithm: str, parts: Iterable[tuple[str, int]]) -> str:
     """The checksum of a whole object from its parts' (base64 checksum, size); CRCs only, no byte is read again."""
-    function, width = COMBINERS[algorithm]
+    function, width = _crt(f"combine_{algorithm.lower()}"), COMBINERS[algorithm]
     value = 0
     for text, size in parts:
         value = function(value, int.from_bytes(base64.b64decode(text), "big"), size)

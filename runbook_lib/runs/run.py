@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,25 +66,28 @@ def _execute(step: Step, output: Path, parameters: dict[str, Any]) -> Outcome:
     began = time.monotonic()
     status, error = "passed", ""
     try:
-        papermill.execute_notebook(
-            step.path,
-            output,
-            parameters=_known(step, parameters),
-            progress_bar=False,
-            coalesce_streams=True,
-            config=_kernels(),
-        )
+        with tempfile.TemporaryDirectory(prefix="runbook-") as sockets:
+            papermill.execute_notebook(
+                step.path,
+                output,
+                parameters=_known(step, parameters),
+                progress_bar=False,
+                coalesce_streams=True,
+                config=_kernels(sockets),
+            )
     except papermill.PapermillExecutionError as failure:
         status = "check failed" if failure.ename == "CheckFailed" else "failed"
         error = f"{failure.ename}: {failure.evalue}"
+    except Exception as failure:  # the kernel died, did not start, or a cell took too long: said, and the run stops
+        status, error = "failed", f"{type(failure).__name__}: {failure}"
     return Outcome(step.name, status, time.monotonic() - began, _checks(output), output, error)
 
 
-def _kernels() -> Any:
-    """Kernels are talked to through sockets in the file system: nobody else on the machine can listen in."""
+def _kernels(sockets: str) -> Any:
+    """Kernels are talked to through sockets in a folder of ours: nobody else on the machine can listen in."""
     from traitlets.config import Config
 
-    return Config({"KernelManager": {"transport": "ipc"}})
+    return Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
 
 
 def _known(step: Step, parameters: dict[str, Any]) -> dict[str, Any]:
