@@ -1,13 +1,14 @@
 """The `runbook` command: run, list, doctor, jupyter, lab.
 
 Exit codes: 0 everything holds · 1 a check failed · 2 usage or settings · 3 AWS or the lab answered with an error, or
-a notebook failed · 130 interrupted.
+a notebook failed · 130 or 143 interrupted.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -24,6 +25,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False)
+
+INTERRUPTED = (
+    "Interrupted. Nothing is left running but the lab (`runbook lab stop` ends it); what was started at AWS goes on."
+)
+_signalled: list[int] = []
 
 EnvironmentOption = Annotated[
     str, typer.Option("--environment", "-e", help="A name below parameters/, or a YAML file.")
@@ -56,6 +62,7 @@ def run(
     console.print(
         f"Run {folder.run_id}: {len(steps)} notebooks, environment {loaded.environment}, account {loaded.account}"
     )
+    signal.signal(signal.SIGTERM, _terminated)
     outcomes = []
     with console.status("starting") as status:
         for outcome in run_notebooks(steps, folder, parameters, lambda step: status.update(f"{step.name} …")):
@@ -77,9 +84,17 @@ def _finish(outcomes: list[Any], path: Any) -> NoReturn:
     if failed is None:
         console.print("[green]Every check holds.[/]")
         raise typer.Exit(0)
+    if failed.status == "interrupted":
+        console.print(f"{INTERRUPTED} Go on with: runbook run {failed.step[:2]}")
+        raise typer.Exit(128 + (signal.SIGTERM if _signalled else signal.SIGINT))
     console.print(f"[red]{failed.step} {failed.status}[/]: {failed.error}", markup=True)
     console.print(f"See {os.path.relpath(failed.output or path)}; when it is repaired: runbook run {failed.step[:2]}")
     raise typer.Exit(1 if failed.status == "check failed" else 3)
+
+
+def _terminated(number: int, frame: Any) -> None:
+    _signalled.append(number)
+    raise KeyboardInterrupt
 
 
 def _parameters(pairs: list[str]) -> dict[str, Any]:
@@ -180,7 +195,7 @@ def main() -> None:
         console.print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
         sys.exit(3)
     except KeyboardInterrupt:
-        console.print("Interrupted. Nothing is left running but the lab (`runbook lab stop`).")
+        console.print(INTERRUPTED)
         sys.exit(130)
 
 

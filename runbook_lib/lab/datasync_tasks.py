@@ -40,6 +40,7 @@ class Tasks(Locations):
                 "Includes": parameters.get("Includes", []),
                 "Excludes": parameters.get("Excludes", []),
                 "CreationTime": now(),
+                "MadeBy": now() + CREATING_SECONDS * self.lab.pace,  # a later pace does not make it new again
                 "Tags": merged([], parameters.get("Tags")),
                 **chosen(parameters, "SourceLocationArn", "DestinationLocationArn", "CloudWatchLogGroupArn"),
                 **_schedule(parameters),
@@ -87,7 +88,7 @@ class Tasks(Locations):
 
     def status(self, task: Document) -> str:
         """A task's state: by the clock while it is new, by its executions, by what stands in its way."""
-        if now() < task["CreationTime"] + CREATING_SECONDS * self.lab.pace:
+        if now() < task["MadeBy"]:
             return "CREATING"
         states = {execution["Status"] for execution in self.executions(task["TaskArn"])} - set(TERMINAL)
         if states:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ class Outcome:
     """What became of one notebook."""
 
     step: str
-    status: str  # passed, check failed, failed, not run
+    status: str  # passed, check failed, failed, interrupted, not run
     seconds: float
     checks: int
     output: Path | None
@@ -62,9 +63,25 @@ def run(
 
 
 def _execute(step: Step, output: Path, parameters: dict[str, Any]) -> Outcome:
-    papermill = import_papermill()
+    """Run one notebook on a thread, so that an interrupt reaches us and not the kernel's client."""
     began = time.monotonic()
-    status, error = "passed", ""
+    ended: list[tuple[str, str]] = []
+    thread = threading.Thread(target=lambda: ended.append(_papermill(step, output, parameters)), daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)
+    except KeyboardInterrupt:
+        _end_kernels()
+        thread.join(20)
+        ended.insert(0, ("interrupted", "interrupted by a signal; what was started at AWS goes on"))
+    status, error = ended[0]
+    return Outcome(step.name, status, time.monotonic() - began, _checks(output), output, error)
+
+
+def _papermill(step: Step, output: Path, parameters: dict[str, Any]) -> tuple[str, str]:
+    """How it ended, and why."""
+    papermill = import_papermill()
     try:
         with tempfile.TemporaryDirectory(prefix="runbook-") as sockets:
             papermill.execute_notebook(
@@ -77,10 +94,18 @@ def _execute(step: Step, output: Path, parameters: dict[str, Any]) -> Outcome:
             )
     except papermill.PapermillExecutionError as failure:
         status = "check failed" if failure.ename == "CheckFailed" else "failed"
-        error = f"{failure.ename}: {failure.evalue}"
-    except Exception as failure:  # the kernel died, did not start, or a cell took too long: said, and the run stops
-        status, error = "failed", f"{type(failure).__name__}: {failure}"
-    return Outcome(step.name, status, time.monotonic() - began, _checks(output), output, error)
+        return status, f"{failure.ename}: {failure.evalue}"
+    except Exception as failure:  # the kernel died or did not start: said, and the run stops
+        return "failed", f"{type(failure).__name__}: {failure}"
+    return "passed", ""
+
+
+def _end_kernels() -> None:
+    """Kill our kernels: they have sessions of their own, so the terminal's Ctrl-C does not reach them."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
 
 
 def _kernels(sockets: str) -> Any:
