@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import posixpath
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from .display import Shown, plural, size
@@ -14,6 +16,7 @@ from .hosts import CommandResult, Host, quoted
 from .inventory import METADATA_KEY, Entry, parse_scan
 
 Side = Literal["source", "share"]
+SIDES: tuple[Side, Side] = ("source", "share")
 LABELS = {"source": "NFS server", "share": "file share"}
 
 CHUNK = 20_000  # characters fetched by one command: below what SSM keeps of an output
@@ -35,6 +38,10 @@ for top, folders, files in os.walk("."):
 '; fi"""
 
 
+class ListingTooLong(RunbookError):
+    """A listing is too long to be fetched through commands."""
+
+
 @dataclass(frozen=True, repr=False)
 class Listing(Shown):
     """What `ls` printed for a folder."""
@@ -54,14 +61,34 @@ class Listing(Shown):
         """What was seen."""
         return f"`{self.command}` shows {plural(len(self.names), 'name')}"
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
+    def shows(self, name: str) -> Shows:
+        """A finding: `ls` shows this name."""
+        return Shows(name, self)
 
     def headline(self) -> str:
         """The command and its first lines."""
         cut = "\n(cut: the listing is longer than a command's output)" if self.truncated else ""
         more = f"\n… and {len(self.names) - 10:,} more" if len(self.names) > 10 else ""
         return "\n".join([f"$ {self.command}", *self.names[:10]]) + more + cut
+
+
+@dataclass(frozen=True)
+class Shows:
+    """Whether a listing shows a name."""
+
+    name: str
+    listing: Listing
+
+    @property
+    def ok(self) -> bool:
+        """True when it does."""
+        return self.name in self.listing.names
+
+    @property
+    def reason(self) -> str:
+        """What the listing shows."""
+        among = ", ".join(self.listing.names[:10]) or "nothing"
+        return f"{self.name} is {'' if self.ok else 'not '}among what `{self.listing.command}` shows: {among}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,8 +142,18 @@ class Digest(Shown):
 class ApplicationServer:
     """The machine with both mounts. Looking changes nothing; `copy` and `remove` change the source."""
 
-    def __init__(self, host: Host, *, source_mount: str, share_mount: str, privilege: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        source_mount: str,
+        share_mount: str,
+        privilege: str,
+        in_scope: Callable[[str], bool] = lambda path: True,
+    ) -> None:
+        """`in_scope` tells whether a path is among those that the DataSync task copies (its filters)."""
         self.host = host
+        self._in_scope = in_scope
         self._mounts = {"source": source_mount, "share": share_mount}
         self._privilege = privilege
 
@@ -132,7 +169,9 @@ class ApplicationServer:
         """What the application sees with `ls`; `hidden` with `ls -A`."""
         shown = quoted(["ls", "-A" if hidden else "", self.path(side, folder)])
         result = self.host.run(f"LC_ALL=C {shown}", timeout=60).required()
-        return Listing(side, shown, tuple(result.output.splitlines()), result.truncated)
+        return Listing(
+            side, shown, tuple(result.output.rstrip("\n").split("\n")) if result.output else (), result.truncated
+        )
 
     def exists(self, side: Side, path: str) -> bool:
         """Is there a file or folder of this name?"""
@@ -154,32 +193,29 @@ class ApplicationServer:
 
         `.aws-datasync-metadata` is left out: DataSync writes it, the source does not have it.
         """
-        whole = self.path(side, folder)
-        depth = "" if recursive else "-maxdepth 1"
         script = (
-            f"t=$(mktemp) && trap 'rm -f \"$t\"' EXIT && cd {quoted([whole])} && {_hasher()} && "
-            f"find . {depth} -type f ! -path ./{METADATA_KEY} -print0 | "
-            'LC_ALL=C sort -z | xargs -0 -r $hasher > "$t" && '
-            'wc -l < "$t" && $hasher < "$t"'
+            "t=$(mktemp) && trap 'rm -f \"$t\"' EXIT && "
+            f'({self._hashes(side, folder, recursive)}) > "$t" && wc -l < "$t" && {_hasher()} && $hasher < "$t"'
         )
         fields = self.host.run(script, timeout=3600).required().output.split()
-        return Digest(side, whole, int(fields[0]), fields[1])
+        return Digest(side, self.path(side, folder), int(fields[0]), fields[1])
 
     def scan(self, side: Side) -> list[Entry]:
         """Every entry below a mount with its metadata, compressed on the server and fetched in pieces.
 
-        Raises `RunbookError` when the listing is too long to be fetched through commands.
+        Raises `ListingTooLong` when it is too long for that, `CommandFailed` when a folder cannot be read: a walk
+        that is not complete proves nothing.
         """
         whole = quoted([self.path(side)])
         made = self.host.run(
-            f't=$(mktemp) && cd {whole} && ({SCAN}) | gzip -n | base64 | tr -d "\\n" > "$t" && '
-            f'echo "$t" && wc -c < "$t" && head -c {CHUNK} "$t"',
+            f't=$(mktemp) && trap \'rm -f "$t.raw"\' EXIT && cd {whole} && {{ {SCAN}\n}} > "$t.raw" && '
+            f'gzip -n < "$t.raw" | base64 | tr -d "\\n" > "$t" && echo "$t" && wc -c < "$t" && head -c {CHUNK} "$t"',
             timeout=3600,
         ).required()
         temporary, length, *first = made.output.split()
         try:
             if int(length) > SCAN_LIMIT:
-                raise RunbookError(
+                raise ListingTooLong(
                     f"the listing of {self.path(side)} is too long to be fetched through commands "
                     f"({int(length):,} characters)."
                 )
@@ -191,19 +227,63 @@ class ApplicationServer:
             self.host.run(quoted(["rm", "-f", temporary])).required()
         return parse_scan(gzip.decompress(base64.b64decode("".join(pieces))))
 
+    def newest(self, side: Side) -> tuple[int, datetime | None]:
+        """How many entries are below a mount, and the last change of any of them (UTC); for trees of any length."""
+        script = f"cd {quoted([self.path(side)])} && find . -printf '%C@\\n' | LC_ALL=C sort -n"
+        result = self.host.run(script + " | awk 'END { print NR, $1 }'", timeout=3600).required()
+        count, newest = result.output.split()
+        return int(count), datetime.fromtimestamp(float(newest), UTC)
+
     def same_file(self, path: str) -> Same:
         """Open a file on both sides, read it to its end and compare."""
         return Same(self.facts("source", path), self.facts("share", path))
 
     def same_content(self, folder: str, *, recursive: bool) -> Same:
-        """Compare counts and one hash over names and contents of a folder on both sides."""
-        return Same(
-            self.digest("source", folder, recursive=recursive), self.digest("share", folder, recursive=recursive)
+        """Compare counts and one hash over names and contents of a folder on both sides; name what differs."""
+        source = self.digest("source", folder, recursive=recursive)
+        share = self.digest("share", folder, recursive=recursive)
+        differing = () if source.sha256 == share.sha256 else self._differing(folder, recursive)
+        return Same(source, share, differing)
+
+    def _differing(self, folder: str, recursive: bool) -> tuple[str, ...]:
+        """The first paths whose hashes differ, or that are on one side only."""
+        lists = [f'({self._hashes(side, folder, recursive)}) | LC_ALL=C sort > "$t.{side}"' for side in SIDES]
+        script = (
+            't=$(mktemp) && trap \'rm -f "$t" "$t.source" "$t.share"\' EXIT && '
+            f'{" && ".join(lists)} && LC_ALL=C comm -3 "$t.source" "$t.share" | head -n 20'
+        )
+        lines = self.host.run(script, timeout=3600).required().output.split("\n")
+        return tuple(dict.fromkeys(line.split("  ", 1)[1].removeprefix("./") for line in lines if "  " in line))
+
+    def _hashes(self, side: Side, folder: str, recursive: bool) -> str:
+        """Shell text: one line a file, hash and name, in byte order of the names."""
+        depth = "" if recursive else "-maxdepth 1"
+        return (
+            f"cd {quoted([self.path(side, folder)])} && {_hasher()} && "
+            f"find . {depth} -type f ! -path ./{METADATA_KEY} -print0 | LC_ALL=C sort -z | xargs -0 -r $hasher"
         )
 
-    def same_names(self, folder: str) -> ListingDifference:
-        """Compare what `ls -A` shows of a folder on both sides."""
-        return listing_difference(folder, self.ls("source", folder, hidden=True), self.ls("share", folder, hidden=True))
+    def difference(self, folder: str) -> ListingDifference:
+        """Compare what `ls -A` shows of a folder on both sides; compared on the server, because SSM cuts outputs.
+
+        A folder that the share does not have yet is empty there. Names that the task's filters leave out are too.
+        """
+        source, share = (quoted([self.path(side, folder)]) for side in SIDES)
+        script = (
+            't=$(mktemp) && trap \'rm -f "$t" "$t.a" "$t.b"\' EXIT && export LC_ALL=C && '
+            f'ls -A {source} > "$t.a" && if test -e {share}; then ls -A {share} > "$t.b"; else : > "$t.b"; fi && '
+            'wc -l < "$t.a" && for side in 23 13; do comm -$side "$t.a" "$t.b" | wc -l; done && '
+            f'for side in 23 13; do echo //; comm -$side "$t.a" "$t.b" | head -c {CHUNK // 3}; done'
+        )
+        head, *sides = self.host.run(script, timeout=600).required().output.split("//\n")
+        looked_at, *counts = (int(number) for number in head.split())
+        found = []
+        for count, text in zip(counts, sides, strict=True):
+            names = [name for name in text.split("\n") if name][:count]
+            inside = [name for name in names if self._in_scope(posixpath.join(folder, name).lstrip("/"))]
+            # beyond what could be fetched, every further name counts
+            found.append((tuple(inside), len(inside) + count - len(names)))
+        return ListingDifference(folder, found[0][0], found[1][0], looked_at, found[0][1], found[1][1])
 
     def copy(self, source: str, destination: str) -> CommandResult:
         """Copy a file on the NFS server, as the workshop does it: `sudo cp /mnt/data/… /mnt/data/…`."""
@@ -222,17 +302,20 @@ def _hasher() -> str:
 
 @dataclass(frozen=True, repr=False)
 class ListingDifference(Shown):
-    """What `ls -A` shows on one side only."""
+    """What `ls -A` shows on one side only: the first names, and how many there are."""
 
     folder: str
     only_source: tuple[str, ...]
     only_share: tuple[str, ...]
     looked_at: int
+    source_count: int
+    share_count: int
 
     @property
     def ok(self) -> bool:
         """A finding: both show the same names, but for DataSync's own metadata file on the share."""
-        return self.looked_at > 0 and not self.only_source and not set(self.only_share) - {METADATA_KEY}
+        expected = int(METADATA_KEY in self.only_share)
+        return self.looked_at > 0 and self.source_count == 0 and self.share_count == expected
 
     @property
     def reason(self) -> str:
@@ -240,7 +323,10 @@ class ListingDifference(Shown):
         if not self.looked_at:
             return f"`ls` shows nothing in {self.folder}"
         here, there = ", ".join(self.only_source[:5]) or "nothing", ", ".join(self.only_share[:5]) or "nothing"
-        return f"only on the NFS server: {here}; only on the share: {there}"
+        counts = (
+            f" ({self.source_count:,} and {self.share_count:,} names)" if self.source_count + self.share_count else ""
+        )
+        return f"only on the NFS server: {here}; only on the share: {there}{counts}"
 
     def headline(self) -> str:
         """What differs."""
@@ -253,6 +339,7 @@ class Same(Shown):
 
     source: FileFacts | Digest
     share: FileFacts | Digest
+    differing: tuple[str, ...] = ()  # the first paths that differ
 
     @property
     def ok(self) -> bool:
@@ -261,19 +348,11 @@ class Same(Shown):
 
     @property
     def reason(self) -> str:
-        """Both sides."""
-        return f"{self.source.headline()}; {self.share.headline()}"
+        """What differs, and both sides."""
+        first = f"differing: {', '.join(self.differing[:10])}; " if self.differing else ""
+        return f"{first}{self.source.headline()}; {self.share.headline()}"
 
     def headline(self) -> str:
-        """Both sides, one a line."""
-        return f"{self.source.headline()}\n{self.share.headline()}"
-
-
-def listing_difference(folder: str, source: Listing, share: Listing) -> ListingDifference:
-    """Compare two listings of the same folder."""
-    return ListingDifference(
-        folder,
-        tuple(name for name in source.names if name not in share),
-        tuple(name for name in share.names if name not in source),
-        len(source.names),
-    )
+        """Both sides, one a line, and what differs."""
+        first = f"\nDiffering: {', '.join(self.differing[:10])}" if self.differing else ""
+        return f"{self.source.headline()}\n{self.share.headline()}{first}"

@@ -31,10 +31,13 @@ class Check:
     seen: Any = None
     reason: str = ""
     hint: str = ""
+    asked: bool = True  # False: what the check is about was not asked for
 
     @property
     def verdict(self) -> str:
-        """PASS or FAIL."""
+        """PASS, FAIL, or NOT ASKED for a check of something that was not wanted this time."""
+        if not self.asked:
+            return "NOT ASKED"
         return "PASS" if self.ok else "FAIL"
 
     def body(self) -> dict[str, Any]:
@@ -62,11 +65,9 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def judge(name: str, found: Finding | bool, hint: str = "") -> Check:
-    """The check of a finding, or of a plain truth value."""
-    if isinstance(found, bool):
-        return Check(name, found, hint=hint)
-    return Check(name, found.ok, reason=found.reason, hint=hint)
+def judge(name: str, found: Finding, hint: str = "", asked: bool = True) -> Check:
+    """The check of a finding; one that was not asked for says nothing."""
+    return Check(name, found.ok or not asked, reason=found.reason, hint=hint, asked=asked)
 
 
 def judge_equal(name: str, expected: Any, seen: Any, hint: str = "", reason: str = "") -> Check:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .errors import RunbookError, SettingsError
@@ -71,10 +72,11 @@ def run(
                 outcome.status, f"[red]{outcome.status.upper()}[/]"
             )
             console.print(f"  {mark}  {outcome.step}  {outcome.checks} checks, {outcome.seconds:.1f} s")
-    _finish(outcomes, folder.path)
+    again = "".join(f" -p {pair}" for pair in parameter or []) + (f" -e {environment}" if environment != "lab" else "")
+    _finish(outcomes, folder.path, again)
 
 
-def _finish(outcomes: list[Any], path: Any) -> NoReturn:
+def _finish(outcomes: list[Any], path: Any, again: str) -> NoReturn:
     failed = next((outcome for outcome in outcomes if not outcome.ok), None)
     table = Table("Notebook", "Verdict", "Checks", "Seconds")
     for outcome in outcomes:
@@ -85,10 +87,11 @@ def _finish(outcomes: list[Any], path: Any) -> NoReturn:
         console.print("[green]Every check holds.[/]")
         raise typer.Exit(0)
     if failed.status == "interrupted":
-        console.print(f"{INTERRUPTED} Go on with: runbook run {failed.step[:2]}")
+        console.print(f"{INTERRUPTED} Go on with: runbook run {failed.step[:2]}{escape(again)}")
         raise typer.Exit(128 + (signal.SIGTERM if _signalled else signal.SIGINT))
-    console.print(f"[red]{failed.step} {failed.status}[/]: {failed.error}", markup=True)
-    console.print(f"See {os.path.relpath(failed.output or path)}; when it is repaired: runbook run {failed.step[:2]}")
+    console.print(f"[red]{failed.step} {failed.status}[/]: {escape(failed.error)}", soft_wrap=True)
+    console.print(f"See {os.path.relpath(failed.output or path)}", soft_wrap=True)
+    console.print(f"When it is repaired: runbook run {failed.step[:2]}{escape(again)}", soft_wrap=True)
     raise typer.Exit(1 if failed.status == "check failed" else 3)
 
 
@@ -189,10 +192,10 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except RunbookError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
         sys.exit(3)
     except KeyboardInterrupt:
         console.print(INTERRUPTED)

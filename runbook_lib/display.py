@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ class Shown:
         return "\n".join([self.headline(), *(str(table) for table in self.tables())])
 
     def _repr_html_(self) -> str:
-        head = html.escape(self.headline()).replace("\n", "<br>")
+        head = _coded(self.headline()).replace("\n", "<br>")
         return f"<p>{head}</p>" + "".join(table.html() for table in self.tables())
 
 
@@ -80,15 +81,16 @@ class Table:
     __repr__ = __str__
 
     def html(self) -> str:
-        """The same as an HTML table without styles (GitHub strips them)."""
-        e = html.escape
-        head = "".join(f'<th scope="col">{e(name)}</th>' for name in self.columns)
+        """The same as an HTML table; GitHub strips the one style, which is for JupyterLab's ragged right."""
+        left = 'style="text-align:left"'
+        head = "".join(f'<th scope="col" {left}>{_coded(name)}</th>' for name in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in self.rows[: self.limit]
+            "<tr>" + "".join(f"<td {left}>{_coded(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows[: self.limit]
         )
-        caption = f"<caption>{e(self.title)}</caption>" if self.title else ""
+        caption = f"<caption>{_coded(self.title)}</caption>" if self.title else ""
         header = f"<thead><tr>{head}</tr></thead>" if any(self.columns) else ""
-        more = f"<p>{e(self._more())}</p>" if self._more() else ""
+        more = f"<p>{html.escape(self._more())}</p>" if self._more() else ""
         return f"<table>{caption}{header}<tbody>{body}</tbody></table>{more}"
 
     _repr_html_ = html
@@ -106,12 +108,16 @@ def show(bundle: dict[str, Any], metadata: dict[str, Any] | None = None) -> None
 
 def show_check(check: Check, metadata: dict[str, Any]) -> None:
     """One verdict for people (text, HTML) and for machines (JSON; what varies between runs is in the metadata)."""
-    e = html.escape
     lines = [f"{check.verdict}  {check.name}"]
-    marked = f"<p>{'✅' if check.ok else '❌'} <b>{check.verdict}</b> {e(check.name)}"
+    mark = "❌" if not check.ok else "✅" if check.asked else "➖"
+    marked = f"<p>{mark} <b>{check.verdict}</b> {_coded(check.name)}"
+    seen = check.reason or (f"{check.seen!r}, as expected" if check.expected is not None else "")
+    if check.ok and seen:
+        lines.append(f"      seen: {seen}")
+        marked += f"<br><small>seen: {_coded(seen)}</small>"
     if not check.ok:
         lines.append(f"      reason: {check.sentence()}")
-        marked += f"<br>{e(check.sentence())}"
+        marked += f"<br>{_coded(check.sentence())}"
         if check.hint:
             lines.append(f"      what to do: {check.hint}")
             marked += f"<br><b>What to do:</b> {_linked(check.hint)}"
@@ -121,9 +127,12 @@ def show_check(check: Check, metadata: dict[str, Any]) -> None:
 
 def _linked(hint: str) -> str:
     """Notebook names in a hint become links that work in JupyterLab and in HTML exports."""
-    import re
+    return re.sub(r"(\d\d_\w+)(?:\.ipynb)?", r'<a href="\1.ipynb">\1</a>', _coded(hint))
 
-    return re.sub(r"(\d\d_\w+)(?:\.ipynb)?", r'<a href="\1.ipynb">\1</a>', html.escape(hint))
+
+def _coded(text: str) -> str:
+    """Escaped text whose `backticks` are code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 class Progress:
@@ -145,7 +154,7 @@ class Progress:
         if self._handle is not None and now - self._shown_at < self.MIN_INTERVAL:
             return
         self._shown_at = now
-        guess = f" (the last one took {self.estimate:.0f} s)" if self.estimate else ""
+        guess = f" (the last one took {self.estimate:.0f} s)" if self.estimate and self.estimate >= 1 else ""
         text = f"{self.title}: {state}, {elapsed:.0f} s{guess}"
         bundle = {"text/plain": text, "text/html": f"<p>⏳ {html.escape(text)}</p>"}
         if self._handle is None:

@@ -33,6 +33,10 @@ class SettingsError(RunbookError):
 class CheckFailed(RunbookError):
     """A check of the runbook does not hold."""
 
+    def _render_traceback_(self) -> list[str]:
+        """The box above this line has the reason and what to do: not a second time."""
+        return [f"CheckFailed: {str(self).partition(': ')[0]}. See FAIL above."]
+
 
 class ChangeRefused(RunbookError):
     """The rails stopped a change before it was sent."""

@@ -98,7 +98,13 @@ class ProcessHost:
             self._guard()
         try:
             done = subprocess.run(
-                self._argv, input=script, capture_output=True, text=True, timeout=timeout, check=False
+                self._argv,
+                input=script,
+                capture_output=True,
+                text=True,
+                errors="surrogateescape",
+                timeout=timeout,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise RunbookError(f"`{script}` on {self.name} did not end within {timeout} s and was stopped.") from error

@@ -22,6 +22,7 @@ class Posix:
     gid: int | None
     mode: int | None  # st_mode with or without its type bits
     mtime_ns: int | None
+    mtime_step: int = 1  # nanoseconds: how exactly the time was written down
 
     @property
     def mtime(self) -> datetime | None:
@@ -41,6 +42,12 @@ class Entry:
     uid: int | None
     gid: int | None
     ctime_ns: int | None = None  # only where the file system tells
+    mtime_step: int = 1  # nanoseconds: how exactly mtime_ns is known
+
+    @property
+    def key(self) -> str:
+        """Its key below the destination's prefix: a folder's ends in '/'."""
+        return f"{self.path}/" if self.kind == "folder" else self.path
 
 
 def nanoseconds(text: str) -> int:
@@ -67,6 +74,7 @@ def posix(metadata: dict[str, str]) -> Posix:
         gid=number("file-group", int),
         mode=number("file-permissions", lambda text: int(text, 8)),
         mtime_ns=number("file-mtime", nanoseconds),
+        mtime_step=1_000_000 if metadata.get("file-mtime", "").isdigit() else 1,
     )
 
 
@@ -79,7 +87,9 @@ def entry_of_object(key: str, size: int, metadata: dict[str, str]) -> Entry:
     elif found.mode is not None and stat.S_IFMT(found.mode) == stat.S_IFLNK:
         kind = "link"
     mode = None if found.mode is None else stat.S_IMODE(found.mode)
-    return Entry(key.rstrip("/"), kind, 0 if kind == "folder" else size, found.mtime_ns, mode, found.uid, found.gid)
+    size = 0 if kind == "folder" else size
+    path = key.removesuffix("/")
+    return Entry(path, kind, size, found.mtime_ns, mode, found.uid, found.gid, mtime_step=found.mtime_step)
 
 
 KINDS: dict[str, Kind] = {"f": "file", "d": "folder", "l": "link"}
@@ -131,13 +141,13 @@ class Pending(Shown):
 
     @property
     def ok(self) -> bool:
-        """A finding: it could be counted, and something was looked at."""
-        return not self.why_not and self.looked_at > 0
+        """A finding: there is something at the source besides the top folder (an NFS server that is not mounted)."""
+        return self.looked_at > 1
 
     @property
     def reason(self) -> str:
-        """Why it could not be counted."""
-        return self.why_not or "there is nothing at the source"
+        """What was looked at."""
+        return f"{plural(self.looked_at, 'entry')} found at the source"
 
     def headline(self) -> str:
         """How many items wait."""
@@ -193,8 +203,10 @@ def pending(
 def _differs(here: Entry, there: Entry, compare: frozenset[str]) -> bool:
     if here.kind != there.kind or here.size != there.size:
         return True
+    step = max(here.mtime_step, there.mtime_step)
+    times = [None if entry.mtime_ns is None else entry.mtime_ns // step for entry in (here, there)]
     values = {
-        "mtime": (here.mtime_ns, there.mtime_ns),
+        "mtime": (times[0], times[1]),
         "mode": (here.mode, there.mode),
         "uid": (here.uid, there.uid),
         "gid": (here.gid, there.gid),

@@ -17,7 +17,7 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "00_start_here": {
         "look": (
             *(*ME, *TASK, *SHARE, *SERVER),
-            "iam:SimulatePrincipalPolicy",
+            *("iam:SimulatePrincipalPolicy", "iam:GetRole"),
             "datasync:DescribeAgent",
             "storagegateway:DescribeGatewayInformation",
         ),
@@ -35,10 +35,11 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             *COMMAND,
             "storagegateway:RefreshCache",
             *("events:PutRule", "events:PutTargets", "events:RemoveTargets", "events:DeleteRule", "events:TagResource"),
+            "events:PutEvents",
             *("sqs:CreateQueue", "sqs:TagQueue", "sqs:DeleteMessage", "sqs:DeleteQueue"),
         ),
     },
-    "05_verify_listing": {"look": (*ME, *SERVER), "change": COMMAND},
+    "05_verify_listing": {"look": (*ME, *TASK, *SERVER), "change": COMMAND},
 }
 
 
@@ -47,21 +48,42 @@ def actions(notebooks: Iterable[str], kinds: Iterable[str] = ("look", "change"))
     return sorted({action for notebook in notebooks for kind in kinds for action in ACTIONS[notebook][kind]})
 
 
+def resource(action: str, account: str) -> str:
+    """What an action is done to: our own rules and queues by their names, everything else by `*`."""
+    service = action.split(":")[0]
+    if action == "events:PutEvents":
+        return f"arn:aws:events:*:{account}:event-bus/default"
+    if service == "events":
+        return f"arn:aws:events:*:{account}:rule/migration-runbook-*"
+    return f"arn:aws:sqs:*:{account}:migration-runbook-*" if service == "sqs" else "*"
+
+
 def policy(notebooks: Iterable[str], account: str, regions: Iterable[str]) -> dict[str, Any]:
     """An IAM policy for the chosen notebooks, limited to the environment's regions where the action is regional.
 
-    Events rules and queues are limited to our own names; narrow `iam:PassRole`, the bucket and the instance to yours.
+    Narrow the bucket and the instance to yours.
     """
     needed = actions(notebooks)
-    world = [action for action in needed if action.split(":")[0] in ("sts", "iam", "s3")]
-    ours = [action for action in needed if action.split(":")[0] in ("events", "sqs")]
-    regional = [action for action in needed if action not in world and action not in ours]
     where = {"StringEquals": {"aws:RequestedRegion": sorted(set(regions))}}
+    passed = {"StringEquals": {"iam:PassedToService": "datasync.amazonaws.com"}}
+    own = [action for action in needed if resource(action, account) != "*"]
+    everywhere = [a for a in needed if a.split(":")[0] in ("sts", "iam", "s3") and a != "iam:PassRole"]
+    regional = [a for a in needed if a not in own and a not in everywhere and a != "iam:PassRole"]
     statements: list[dict[str, Any]] = [
         {"Sid": "Regional", "Effect": "Allow", "Action": regional, "Resource": "*", "Condition": where},
-        {"Sid": "Global", "Effect": "Allow", "Action": world, "Resource": "*"},
+        {"Sid": "Everywhere", "Effect": "Allow", "Action": everywhere, "Resource": "*"},
+        {
+            "Sid": "ReportsOfDataSync",
+            "Effect": "Allow",
+            "Action": [a for a in needed if a == "iam:PassRole"],
+            "Resource": "*",
+            "Condition": passed,
+        },
+        {
+            "Sid": "OurRulesAndQueues",
+            "Effect": "Allow",
+            "Action": own,
+            "Resource": sorted({resource(action, account) for action in own}),
+        },
     ]
-    if ours:
-        names = [f"arn:aws:events:*:{account}:rule/migration-runbook-*", f"arn:aws:sqs:*:{account}:migration-runbook-*"]
-        statements.append({"Sid": "OurRulesAndQueues", "Effect": "Allow", "Action": ours, "Resource": names})
-    return {"Version": "2012-10-17", "Statement": [s for s in statements if s["Action"]]}
+    return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement["Action"]]}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .application_server import ApplicationServer, Side
 from .aws.client import Session
 from .aws.datasync import DataSync, Task
-from .aws.identity import Identity, Permission, probe
+from .aws.identity import Identity, Permission, Probe, probe
 from .aws.ssm import RunCommand
 from .aws.storage_gateway import FileShare, StorageGateway
 from .display import Shown, Table, plural
@@ -123,6 +123,6 @@ class Permissions(Shown):
         return [Table(("Action", "Decision"), rest, limit=40)] if rest else []
 
 
-def permissions(session: Session, region: str, identity: Identity, actions: list[str]) -> Permissions:
+def permissions(session: Session, region: str, identity: Identity, actions: list[Probe]) -> Permissions:
     """Ask IAM's simulation about actions; nothing is done."""
-    return Permissions(tuple(probe(session, region, identity.principal, actions)))
+    return Permissions(tuple(probe(session, region, identity, actions)))

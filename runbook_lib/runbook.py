@@ -21,7 +21,8 @@ from .aws.storage_gateway import FileShare, StorageGateway
 from .checks import Check, Finding, judge, judge_equal
 from .display import Shown, Table, show_check
 from .errors import ChangeRefused, CheckFailed
-from .evidence.folder import RunFolder
+from .evidence.folder import RunFolder, memory
+from .filters import Filters
 from .hosts import Host, ProcessHost, SsmHost
 from .settings import Environment, knobs, load_environment
 from .share import Share
@@ -62,6 +63,7 @@ class Runbook:
             home_region=environment.regions.cloud,
             guard=self._allow_change,
         )
+        self.memory = memory(environment.environment, environment.account)
         self.record("open", knobs=self.knobs.as_dict())
 
     @classmethod
@@ -79,14 +81,19 @@ class Runbook:
     @cached_property
     def identity(self) -> identity.Identity:
         """Who we are, as STS says."""
-        return identity.identity(self.session, self.environment.regions.cloud)
+        found = identity.identity(self.session, self.environment.regions.cloud)
+        self.record(
+            "identity", arn=found.arn, account_of_caller=found.account, regions=self.environment.regions.model_dump()
+        )
+        return found
 
     def headline(self) -> str:
         """Account, regions, environment."""
         regions = self.environment.regions
         return (
             f"{self.endpoint.world}: account {self.identity.account}, cloud region {regions.cloud}, "
-            f"on-premises region {regions.premises}, environment {self.environment.environment!r}"
+            f"on-premises region {regions.premises}, environment {self.environment.environment!r}, "
+            f"as {self.identity.arn}"
         )
 
     def __repr__(self) -> str:
@@ -113,12 +120,17 @@ class Runbook:
                 )
             self._account_seen = True
 
+    def _remember(self, key: str, value: Any) -> None:
+        """Durable for later runs, and a line in this run's record."""
+        self.memory.remember(key, value)
+        self.record("note", key=key, value=value)
+
     # the parts
 
     @cached_property
     def _datasync(self) -> DataSync:
         return DataSync(
-            self.session, self.environment.regions.cloud, recall=self.run.events.recall, remember=self.record.remember
+            self.session, self.environment.regions.cloud, recall=self.memory.recall, remember=self._remember
         )
 
     @cached_property
@@ -140,8 +152,16 @@ class Runbook:
         else:
             host = ProcessHost(server.instance, self._allow_change, ssh=server.reach == "ssh")
         return ApplicationServer(
-            host, source_mount=server.source_mount, share_mount=server.share_mount, privilege=server.privilege
+            host,
+            source_mount=server.source_mount,
+            share_mount=server.share_mount,
+            privilege=server.privilege,
+            in_scope=lambda path: self._filters.in_scope(path),
         )
+
+    @cached_property
+    def _filters(self) -> Filters:
+        return Filters(self.datasync.task.includes, self.datasync.task.excludes)
 
     @cached_property
     def datasync(self) -> Transfer:
@@ -165,8 +185,8 @@ class Runbook:
             account=self.environment.account,
             find=self._find_share,
             last_copy=self._last_copy,
-            recall=self.run.events.recall,
-            remember=self.record.remember,
+            recall=self.memory.recall,
+            remember=self._remember,
             spacing=60 * self.endpoint.pace,
             timeout=60 * self._knob("timeout_minutes", 30),
         )
@@ -191,13 +211,17 @@ class Runbook:
         )
 
     def _last_copy(self) -> datetime | None:
-        ended = [e.ended or e.started for e in self._datasync.executions(self.datasync.task, 1)]
-        return ended[-1] if ended else None
+        """When the last execution that copied anything ended."""
+        executions = self._datasync.executions(self.datasync.task, 100)
+        return max((e.ended for e in executions if e.ended and e.items_transferred), default=None)
 
     @property
     def test_file(self) -> str:
         """The path of the file that 01 creates, relative to both mounts."""
-        return self._knob("path", None) or self.environment.notebooks.create_test_file.new_file
+        path: str = self._knob("path", None) or self._knob(
+            "new_file", self.environment.notebooks.create_test_file.new_file
+        )
+        return path
 
     @property
     def test_folder(self) -> str:
@@ -241,14 +265,33 @@ class Runbook:
 
     def permitted(self) -> preflight.Permissions:
         """Do the permissions suffice for all notebooks? Asked of IAM's simulation; nothing is done."""
-        needed = permissions.actions(permissions.ACTIONS)
-        return preflight.permissions(self.session, self.environment.regions.cloud, self.identity, needed)
+        regions, account = self.environment.regions, self.environment.account
+        probes = [
+            identity.Probe(
+                permissions.resource(action, account),
+                regions.premises if action.startswith("ssm:") else regions.cloud,
+                action,
+            )
+            for action in permissions.actions(permissions.ACTIONS)
+        ]
+        return preflight.permissions(self.session, regions.cloud, self.identity, probes)
+
+    def listed(self, path: str) -> preflight.Answer:
+        """Does `ls` on the share show a file? And if not, is it on the NFS server at all?"""
+        if self.server.exists("share", path):
+            return preflight.Answer(True, f"{path} is on the share")
+        if self.server.exists("source", path):
+            return preflight.Answer(False, f"{path} is on the NFS server and not on the share")
+        return preflight.Answer(False, f"{path} is not on the NFS server either: 01_create_test_file creates it")
 
     # checks
 
-    def check(self, name: str, found: Finding | bool, hint: str = "") -> None:
-        """The runbook's sentence about a finding: recorded first, then shown; `CheckFailed` when it does not hold."""
-        self._keep(judge(name, found, hint))
+    def check(self, name: str, found: Finding, hint: str = "", *, asked: bool = True) -> None:
+        """The runbook's sentence about a finding: recorded first, then shown; `CheckFailed` when it does not hold.
+
+        `asked=False` says that what it is about was not wanted this time: it is shown, and not counted.
+        """
+        self._keep(judge(name, found, hint, asked))
 
     def check_equal(self, name: str, *, expected: Any, actual: Any, hint: str = "") -> None:
         """The runbook's sentence that two values are equal."""
@@ -257,9 +300,11 @@ class Runbook:
     def _keep(self, check: Check) -> None:
         self.session.record_bulk()
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.record("check", **check.body(), reason=check.sentence() if not check.ok else "")
+        reason = check.reason if check.ok else check.sentence()
+        self.record("check", **check.body(), reason=reason)
         self.checks.append(check)
-        show_check(check, {"at": at, "run": self.run.run_id, "notebook": self.notebook, "world": self.endpoint.world})
+        about = {"at": at, "run": self.run.run_id, "notebook": self.notebook, "world": self.endpoint.world}
+        show_check(check, {**about, "reason": reason})
         if not check.ok and not self._collecting:
             raise CheckFailed(f"{check.name}: {check.sentence()}" + (f" — {check.hint}" if check.hint else ""))
 
@@ -294,8 +339,9 @@ class Summary(Shown):
 
     def headline(self) -> str:
         """How many hold, and where they are recorded."""
-        held = sum(check.ok for check in self.checks)
-        return f"{held} of {len(self.checks)} checks hold. Recorded in run {self.run_id}."
+        asked = [check for check in self.checks if check.asked]
+        held = sum(check.ok for check in asked)
+        return f"{held} of {len(asked)} checks hold. Recorded in run {self.run_id}."
 
     def tables(self) -> list[Table]:
         """The checks."""

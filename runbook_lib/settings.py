@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import SettingsError
 
@@ -44,6 +44,12 @@ class ApplicationServer(_Strict):
     source_mount: str = "/mnt/data"
     share_mount: str = "/mnt/fgw"
     privilege: Literal["", "sudo"] = "sudo"  # put before commands that change a mount
+
+    @model_validator(mode="after")
+    def _two_mounts(self) -> ApplicationServer:
+        if self.source_mount.rstrip("/") == self.share_mount.rstrip("/"):
+            raise ValueError("source_mount and share_mount are the same: comparing a mount with itself proves nothing")
+        return self
 
 
 class DataSyncSettings(_Strict):
@@ -91,6 +97,7 @@ class RefreshGatewayCache(_Strict):
     """Knobs of 04_refresh_gateway_cache; folder `/` is everything, else one directory below the share."""
 
     share: str | None = None
+    path: str | None = None  # the file to look for with `ls`; None: the test file
     folder: str = "/"
     timeout_minutes: float = Field(default=30, gt=0)
 
@@ -195,9 +202,12 @@ def load_environment(environment: str) -> Environment:
     if not isinstance(data, dict):
         raise SettingsError(f"{path} must be a mapping of settings, it is {type(data).__name__}")
     try:
-        return Environment.model_validate(data)
+        loaded = Environment.model_validate(data)
     except ValidationError as error:
         _explain(error, Environment, str(path))
+    if loaded.environment != path.stem:
+        raise SettingsError(f"{path}: `environment: {loaded.environment}` must be the file's own name, {path.stem}.")
+    return loaded
 
 
 def knobs(environment: Environment, notebook: str, passed: Mapping[str, Any]) -> Knobs:

@@ -14,7 +14,7 @@ from .aws.client import Session
 from .aws.events import Listener, refresh_pattern
 from .aws.storage_gateway import FileShare, Refresh, StorageGateway, spacing_left
 from .display import Progress, Shown, Table, duration, plural
-from .errors import WaitTimedOut
+from .errors import AccessDenied, WaitTimedOut
 from .waiting import wait_until
 
 LS_PATIENCE = 90.0  # seconds: an NFS client may serve its own cached directory for a minute (acdirmax)
@@ -25,8 +25,9 @@ class Absent(Shown):
     """Names that `ls` shows on the NFS server and not on the share."""
 
     folder: str
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the first ones
     looked_at: int
+    count: int  # how many are absent
     refreshed: bool = False  # seen after a refresh
 
     @property
@@ -36,19 +37,22 @@ class Absent(Shown):
 
     @property
     def reason(self) -> str:
-        """Why not."""
-        return f"`ls` shows nothing in {self.folder} on the NFS server"
+        """What was seen."""
+        if not self.looked_at:
+            return f"`ls` shows nothing in {self.folder} on the NFS server"
+        first = f": {', '.join(self.names[:10])}" if self.names else ""
+        return f"{plural(self.looked_at, 'name')} on the NFS server, {self.count:,} of them not on the share{first}"
 
     def headline(self) -> str:
         """The lesson, or that there is nothing to refresh."""
-        if not self.names and self.refreshed:
+        if not self.count and self.refreshed:
             return "Visible: the share shows every name that the NFS server has here."
-        if not self.names:
+        if not self.count:
             return (
                 "Already visible: the share shows every name that the NFS server has here. There is nothing to refresh."
             )
         return (
-            f"Absent: of what the NFS server has, {plural(len(self.names), 'name')} cannot be seen on the share. "
+            f"Absent: of what the NFS server has, {plural(self.count, 'name')} cannot be seen on the share. "
             "DataSync wrote to S3 behind the gateway's back."
         )
 
@@ -88,7 +92,7 @@ class Refreshed(Shown):
         rows = [
             ("Folders", ", ".join(self.folders)),
             ("Notification id", self.notification_id),
-            ("Took", duration(self.seconds)),
+            ("Took", duration(self.seconds) or "not known"),
         ]
         return [Table(("Refresh", "Value"), rows)]
 
@@ -128,34 +132,30 @@ class Share:
 
     def absent(self, folder: str = "/") -> Absent:
         """What `ls` shows on the NFS server and not on the share, in one folder."""
-        there = self._server.ls("source", folder)
-        here = self._server.ls("share", folder)
-        return Absent(folder, tuple(name for name in there.names if name not in here), len(there.names))
+        seen = self._server.difference(folder)
+        return Absent(folder, seen.only_source, seen.looked_at, seen.source_count)
 
     def refresh(self, folder: str, absent: Absent) -> Refreshed:
-        """Refresh the gateway's cache of a folder ('/': everything) unless nothing is absent, and wait for our event.
+        """Refresh the gateway's cache of a folder ('/': everything) and wait for our event.
 
-        A refresh of this run counts when it was accepted after the last task execution ended; then nothing new is
-        started. When rules or queues are denied there is no event, and `ls` has to decide.
+        Nothing is started when a refresh of ours, of this folder or above, was accepted after the last execution that
+        copied anything, and `ls` misses nothing: a changed file keeps its name, so names alone would not do.
+        When rules or queues are denied there is no event, and `ls` has to decide.
         """
-        if not absent.names:
-            return Refreshed("Nothing was refreshed: the share already shows everything.", True, None)
         accepted = self._accepted()
-        if accepted is not None and self._covered(accepted) and not self.wait_visible(absent).names:
-            return Refreshed(
-                f"Adopted: this run's refresh, accepted {accepted.isoformat(timespec='seconds')}, after the last copy.",
-                True,
-                None,
-            )
+        covered = accepted is not None and self._covered(accepted, folder)
+        if covered and not absent.count:
+            return Refreshed("Nothing was refreshed: the share already shows what the last copy brought.", True, None)
+        if covered and not self.wait_visible(absent).count:
+            return Refreshed("Adopted: a refresh of ours was accepted after the last copy.", True, None)
         self._wait_spacing(accepted)
         info = self.info
         with Listener(
             self._session, self._region, self._account, refresh_pattern(info.gateway_arn, info.arn)
         ) as listener:
             refresh = self._gateway.refresh(info, folder)
-            self._remember(
-                f"share.refresh {info.arn}", {"accepted": refresh.accepted.isoformat(), "id": refresh.notification_id}
-            )
+            accepted_at = {"accepted": refresh.accepted.isoformat(), "id": refresh.notification_id, "folder": folder}
+            self._remember(f"share.refresh {info.arn}", accepted_at)
             if listener.denied:
                 return Refreshed(
                     f"Accepted; no event can be heard ({listener.denied}), so `ls` decides.",
@@ -185,10 +185,16 @@ class Share:
                 clock=self._clock,
                 sleep=self._sleep,
             )
+        except AccessDenied as error:
+            return Refreshed(
+                f"Accepted; no event can be heard ({error}), so `ls` decides.",
+                True, None, refresh.folders, refresh.notification_id,
+            )  # fmt: skip
         except WaitTimedOut:
             # Events are best effort (EventBridge user guide), so a missing one is a finding and `ls` still looks.
             return Refreshed(
-                f"The refresh was accepted, but its refresh-complete event did not come within {self._timeout:.0f} s.",
+                f"The refresh was accepted, but its refresh-complete event did not come within {self._timeout:.0f} s. "
+                "The refresh itself may be done: `ls` below tells, and running this notebook again looks there first.",
                 False, None, refresh.folders, refresh.notification_id,
             )  # fmt: skip
         return Refreshed(
@@ -204,8 +210,8 @@ class Share:
         try:
             return wait_until(
                 lambda: replace(self.absent(absent.folder), refreshed=True),
-                lambda seen: not set(seen.names) & set(absent.names),
-                timeout=LS_PATIENCE if absent.names else 0.0,
+                lambda seen: not seen.count or not (set(seen.names) & set(absent.names)),
+                timeout=LS_PATIENCE if absent.count else 0.0,
                 what="the share to show the new names",
                 longest=5.0,
                 clock=self._clock,
@@ -218,9 +224,11 @@ class Share:
         known = self._recall(f"share.refresh {self.info.arn}")
         return datetime.fromisoformat(known["accepted"]) if known else None
 
-    def _covered(self, accepted: datetime) -> bool:
+    def _covered(self, accepted: datetime, folder: str) -> bool:
         ended = self._last_copy()
-        return ended is not None and accepted > ended
+        known = self._recall(f"share.refresh {self.info.arn}")["folder"].strip("/")
+        wide_enough = known == "" or f"{folder.strip('/')}/".startswith(f"{known}/")
+        return ended is not None and accepted > ended and wide_enough
 
     def _wait_spacing(self, accepted: datetime | None) -> None:
         rest = spacing_left(accepted, self._spacing)

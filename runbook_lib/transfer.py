@@ -6,17 +6,17 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from .application_server import ApplicationServer
+from .application_server import ApplicationServer, ListingTooLong
 from .aws import reports
 from .aws.datasync import DataSync, Task, TaskExecution
 from .aws.reports import TaskReport
 from .aws.s3 import S3, StoredObject
 from .display import Shown, Table, duration, plural, size
-from .errors import NotFound, RunbookError
+from .errors import NotFound
 from .filters import Filters
 from .inventory import METADATA_KEY, Pending, pending
 
@@ -119,11 +119,11 @@ class Transfer:
     def pending(self) -> Pending:
         """What differs between source and destination now, so what a run in CHANGED mode has to transfer."""
         task = self.task
-        # Once counting would need more than commands can fetch, DataSync's own estimate has to do.
         try:
             source = self._server.scan("source")
-        except RunbookError as error:
-            return Pending((), (), 0, None, str(error))
+        except ListingTooLong as error:  # then DataSync's own estimate has to do
+            count, newest = self._server.newest("source")
+            return Pending((), (), count, newest, str(error))
         filters = Filters(task.includes, task.excludes)
         options = task.options
         ignored = {"mtime"} if options.get("Mtime") == "NONE" else set()
@@ -132,7 +132,7 @@ class Transfer:
         ignored |= {"mode"} if options.get("PosixPermissions") == "NONE" else set()
         return pending(
             source,
-            self._s3.entries(task.destination.bucket, task.destination.prefix),
+            self._s3.entries(task.destination.bucket, task.destination.prefix, {entry.key for entry in source}),
             root_copied=self._top_copied(),
             compare=frozenset({"mtime", "mode", "uid", "gid"} - ignored),
             everything=options.get("TransferMode") == "ALL",
@@ -155,7 +155,8 @@ class Transfer:
             for e in self._datasync.executions(self.task, 100)
             if e.started and e.ended and (e.transferred_ok or rewritten >= e.started.replace(microsecond=0))
         ]
-        return max(copied, default=None)
+        # AWS forgets executions after 30 days; then the object itself tells, to the second
+        return max(copied, default=rewritten + timedelta(seconds=1) if rewritten.year > 1 else None)
 
     def run(self, before: Pending) -> TaskExecution:
         """Run the task once to its end, or attach to a run that already has the last change at the source."""
@@ -180,10 +181,11 @@ class Transfer:
         return History(tuple(executions))
 
     def report(self, execution: TaskExecution) -> TaskReport:
-        """The task report of an execution; `NotFound` when the task is set up without one."""
-        if self.task.report_bucket is None:
-            raise NotFound(f"The task {self.task.name} writes no task report: set TaskReportConfig on it to get one.")
-        return reports.read(self._s3, self.task.report_bucket, self.task.report_prefix, execution.arn)
+        """The task report of an execution, once it is written; a task may be set up without a detailed one."""
+        if self.task.report_bucket is None or not self.task.report_lists_all:
+            return TaskReport(execution.short_id, wanted=False)
+        ended = self._datasync.wait_report(execution)
+        return reports.read(self._s3, self.task.report_bucket, self.task.report_prefix, ended.arn)
 
     def object(self, path: str) -> StoredObject:
         """The object of a file, by the file's path below the source."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from runbook_lib.checks import judge, judge_equal
 from runbook_lib.display import Table, size
@@ -22,8 +23,19 @@ def test_the_body_is_json_and_has_no_times() -> None:
     }  # fmt: skip
 
 
-def test_a_plain_false_fails() -> None:
-    assert not judge("x", False).ok
+@dataclass
+class Found:
+    ok: bool
+    reason: str
+
+
+def test_a_finding_that_is_not_ok_fails_and_says_why() -> None:
+    failed = judge("x", Found(False, "because"))
+    assert (failed.verdict, failed.sentence()) == ("FAIL", "because")
+
+
+def test_what_was_not_asked_for_is_neither_passed_nor_failed() -> None:
+    assert judge("x", Found(False, "nothing was done"), asked=False).verdict == "NOT ASKED"
 
 
 def test_a_long_table_says_how_many_more() -> None:

@@ -40,7 +40,7 @@ class Aws:
         self.start.activate()
         self.task = Task(
             TASK, "t", "AVAILABLE", "BASIC", Location("a", "nfs://h/x/"), Location("b", "s3://b/"), None, {}, "", "",
-            None, None, None, "", None, (), None,
+            None, None, None, "", False, None, (), None,
         )  # fmt: skip
 
     def sleep(self, seconds: float) -> None:
@@ -82,7 +82,6 @@ def test_an_idle_task_is_started_once_and_waited_for(aws: Aws) -> None:
     aws.task_described()
     aws.listed(1)
     aws.start.add_response("start_task_execution", {"TaskExecutionArn": execution_arn(2)}, {"TaskArn": TASK})
-    aws.listed(2)
     aws.described(2, "LAUNCHING")
     for status in ("PREPARING", "LAUNCHED", "SUCCESS"):  # LAUNCHED is documented and not in the SDK's enum
         aws.described(2, status, FilesTransferred=2)
@@ -93,7 +92,6 @@ def test_an_idle_task_is_started_once_and_waited_for(aws: Aws) -> None:
 def test_a_running_execution_is_attached_to_and_nothing_is_started(aws: Aws) -> None:
     aws.task_described(current=1)
     aws.described(1, "TRANSFERRING")
-    aws.listed(1)
     aws.described(1, "TRANSFERRING")
     aws.described(1, "SUCCESS")
     assert aws.run(changed=NOW - timedelta(minutes=1)).adopted
@@ -102,15 +100,26 @@ def test_a_running_execution_is_attached_to_and_nothing_is_started(aws: Aws) -> 
 def test_a_running_execution_older_than_the_last_change_is_waited_for_and_then_one_more_is_run(aws: Aws) -> None:
     aws.task_described(current=1)
     aws.described(1, "TRANSFERRING")
-    aws.listed(1)
     aws.described(1, "SUCCESS")
+    then_one_more_is_run(aws)
+    assert aws.run(changed=NOW + timedelta(minutes=1)).arn == execution_arn(2)
+
+
+def test_a_running_execution_with_other_filters_is_waited_for_and_then_one_more_is_run(aws: Aws) -> None:
+    narrow = {"Includes": [{"FilterType": "SIMPLE_PATTERN", "Value": "/only"}]}
+    aws.task_described(current=1)
+    aws.described(1, "TRANSFERRING")
+    aws.described(1, "SUCCESS", **narrow)
+    then_one_more_is_run(aws)
+    assert aws.run().arn == execution_arn(2)
+
+
+def then_one_more_is_run(aws: Aws) -> None:
+    aws.task_described(current=1)
     aws.described(1, "SUCCESS")
     aws.listed(1)
     aws.start.add_response("start_task_execution", {"TaskExecutionArn": execution_arn(2)}, {"TaskArn": TASK})
-    aws.listed(2)
-    aws.described(2, "SUCCESS")
     aws.described(2, "SUCCESS", NOW + timedelta(hours=1))
-    assert aws.run(changed=NOW + timedelta(minutes=1)).arn == execution_arn(2)
 
 
 def lose_the_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,42 +133,60 @@ def test_a_start_whose_answer_is_lost_is_reconciled_through_list(aws: Aws, monke
     lose_the_answer(aws, monkeypatch)
     aws.task_described()
     aws.listed(1)
+    aws.listed(1)
     aws.listed(1, 2)  # the start was carried out after all
-    aws.listed(2)
-    aws.described(2, "SUCCESS")
+    aws.described(2, "LAUNCHING")
     aws.described(2, "SUCCESS")
     assert aws.run().arn == execution_arn(2)
     assert next(iter(aws.memory.values()))["arn"] == execution_arn(2)
 
 
-def test_a_start_whose_answer_is_lost_and_that_left_no_trace_is_said_to_be_unknown(
+def test_a_server_error_to_a_start_does_not_mean_that_nothing_was_started(aws: Aws) -> None:
+    aws.task_described()
+    aws.listed(1)
+    aws.start.add_client_error("start_task_execution", "InternalException", "oh", 500)
+    aws.listed(1, 2)
+    aws.described(2, "LAUNCHING")
+    aws.described(2, "SUCCESS")
+    assert aws.run().arn == execution_arn(2)
+
+
+def test_a_lost_start_without_a_trace_is_unknown_and_the_next_run_looks_before_it_starts_again(
     aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_the_answer(aws, monkeypatch)
     aws.task_described()
-    aws.listed(1)
-    aws.listed(1)
+    for _ in range(30):
+        aws.listed(1)
     with pytest.raises(OutcomeUnknown):
         aws.run()
+    assert aws.memory[f"datasync.start {TASK}"]["arn"] is None, "the intent was forgotten"
+    second = Aws()
+    second.memory.update(aws.memory)
+    second.listed(1, 2)  # it appeared later
+    second.described(2, "TRANSFERRING")
+    second.described(2, "SUCCESS")
+    assert second.run().adopted
 
 
-def test_the_next_run_looks_before_it_starts_again(aws: Aws) -> None:
-    aws.memory[f"datasync.start {TASK}"] = {"known": [execution_arn(1)], "arn": None}
-    aws.listed(1, 2)  # it appeared later
-    aws.listed(2)
+def test_an_old_intent_without_a_trace_is_dropped(aws: Aws) -> None:
+    old = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    aws.memory[f"datasync.start {TASK}"] = {"known": [execution_arn(1)], "arn": None, "at": old}
+    aws.listed(1)
+    aws.task_described()
+    aws.listed(1)
+    aws.start.add_response("start_task_execution", {"TaskExecutionArn": execution_arn(2)}, {"TaskArn": TASK})
     aws.described(2, "SUCCESS")
-    aws.described(2, "SUCCESS")
-    assert aws.run().adopted
+    assert not aws.run().adopted
 
 
 def test_a_refused_start_attaches_when_somebody_was_faster(aws: Aws) -> None:
     aws.task_described()
     aws.listed(1)
     aws.start.add_client_error("start_task_execution", "InvalidRequestException", "only one at a time", 400)
-    aws.task_described(current=2)
-    aws.described(2, "LAUNCHING")
-    aws.listed(2)
-    aws.described(2, "SUCCESS")
+    for _ in range(2):
+        aws.task_described(current=2)
+        aws.described(2, "LAUNCHING")
     aws.described(2, "SUCCESS")
     assert aws.run().arn == execution_arn(2)
 
@@ -177,7 +204,6 @@ def test_a_refused_start_of_an_idle_task_is_an_error_and_no_intent_stays(aws: Aw
 def test_a_wait_that_ends_leaves_the_execution_running_and_says_so(aws: Aws) -> None:
     aws.task_described(current=1)
     aws.described(1, "TRANSFERRING")
-    aws.listed(1)
     for _ in range(50):
         aws.described(1, "TRANSFERRING")
     with pytest.raises(WaitTimedOut, match="nothing was cancelled"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from runbook_lib.application_server import ApplicationServer
+from runbook_lib.application_server import ApplicationServer, ListingTooLong
 from runbook_lib.errors import ChangeRefused, CommandFailed, NotFound, RunbookError, SettingsError
 from runbook_lib.hosts import ProcessHost
 from runbook_lib.inventory import Entry
@@ -83,6 +84,46 @@ def test_equal_folders_are_the_same_and_two_empty_ones_are_not(mounts: Path) -> 
     (mounts / "fgw" / "sub dir" / "b").unlink()
     (mounts / "data" / "sub dir" / "b").unlink()
     assert not server(mounts).same_content("sub dir", recursive=True).ok
+
+
+def test_the_first_differing_files_are_named(mounts: Path) -> None:
+    (mounts / "fgw" / "sub dir").mkdir()
+    (mounts / "fgw" / "sub dir" / "b").write_text("other")
+    (mounts / "fgw" / "sub dir" / "extra").write_text("x")
+    assert set(server(mounts).same_content("sub dir", recursive=True).differing) == {"b", "extra"}
+
+
+def test_names_are_compared_on_the_server_however_many_there_are(mounts: Path) -> None:
+    for number in range(3000):
+        (mounts / "data" / "sub dir" / f"{number:06}-with-a-long-name").touch()
+    found = server(mounts).difference("sub dir")
+    assert (found.ok, found.looked_at, found.source_count) == (False, 3001, 3001)
+    assert found.only_source[:2] == ("000000-with-a-long-name", "000001-with-a-long-name")
+
+
+def test_names_that_the_tasks_filters_leave_out_are_not_missed(mounts: Path) -> None:
+    host = ProcessHost("here", allowed)
+    made = ApplicationServer(
+        host, source_mount=str(mounts / "data"), share_mount=str(mounts / "fgw"), privilege="",
+        in_scope=lambda path: path != "sub dir/b",
+    )  # fmt: skip
+    assert made.difference("sub dir").source_count == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_fails_the_scan(mounts: Path) -> None:
+    (mounts / "data" / "sub dir").chmod(0)
+    with pytest.raises(CommandFailed):
+        server(mounts).scan("source")
+
+
+def test_a_tree_too_long_to_be_fetched_is_counted_on_the_server(mounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runbook_lib.application_server.SCAN_LIMIT", 10)
+    with pytest.raises(ListingTooLong, match="too long to be fetched"):
+        server(mounts).scan("source")
+    count, newest = server(mounts).newest("source")
+    assert count == 4
+    assert newest is not None
 
 
 def test_a_file_that_cannot_be_read_fails_the_digest(mounts: Path) -> None:

@@ -121,9 +121,28 @@ def test_an_object_altered_behind_everyones_back_is_found_by_content(lab: Throwa
     refreshed, verified = execute("04", "05", scope="everything")
     assert refreshed.ok, refreshed.error
     assert verdicts(verified)["Every file in scope has the same content on both sides"] == "FAIL"
+    assert "Differing: images/00002.jpg" in text(verified)
     copied, refreshed, verified = execute("02", "04", "05", scope="everything")  # DataSync itself repairs it
     assert copied.ok, copied.error
     assert "1 item to transfer" in text(copied)
+    assert refreshed.ok, refreshed.error
+    assert verified.ok, verified.error
+
+
+def test_a_file_changed_in_place_reaches_the_application_although_no_name_is_absent(lab: ThrowawayLab) -> None:
+    lab.reset("00")
+    (lab.state / "application-server/mnt/data/images/00007.jpg").write_bytes(b"changed in place")
+    outcomes = execute("01", "02", "04", "05", scope="everything")
+    assert [outcome.status for outcome in outcomes] == ["passed"] * 4, outcomes
+
+
+def test_another_name_in_a_folder_that_the_share_does_not_have_yet(lab: ThrowawayLab) -> None:
+    lab.reset("00")
+    folder = lab.state / "application-server/mnt/data/new folder"
+    folder.mkdir()
+    name = {"new_file": "new folder/copy of it.jpg", "path": "new folder/copy of it.jpg"}
+    outcomes = execute("01", "02", "03", "04", "05", **name)
+    assert [outcome.status for outcome in outcomes] == ["passed"] * 5, outcomes
 
 
 def test_the_same_content_check_fails_on_a_file_that_differs(lab: ThrowawayLab) -> None:
@@ -137,6 +156,7 @@ def test_a_name_missing_on_the_share_fails_the_listing(lab: ThrowawayLab) -> Non
     lab.reset("04")
     (verified,) = execute("05")
     assert verdicts(verified)["`ls` on the share shows the new file"] == "FAIL"
+    assert "new-image.jpg is on the NFS server and not on the share" in text(verified)
 
 
 def test_the_account_check_fails_in_another_account(lab: ThrowawayLab, tmp_path: Path) -> None:
@@ -148,7 +168,7 @@ def test_the_account_check_fails_in_another_account(lab: ThrowawayLab, tmp_path:
 def other_account(tmp_path: Path, **changes: Any) -> str:
     """The lab's environment file, but for another account."""
     data = yaml.safe_load((PACKAGE_ROOT / "parameters" / "lab.yaml").read_text())
-    data.update({"account": "999999999999", "confirm": "999999999999", **changes})
+    data.update({"environment": "other", "account": "999999999999", "confirm": "999999999999", **changes})
     path = tmp_path / "other.yaml"
     path.write_text(yaml.safe_dump(data))
     return str(path)

@@ -17,7 +17,7 @@ PARAMETERS = sorted((PACKAGE_ROOT / "parameters").glob("*.yaml"))
 
 def changed(tmp_path: Path, **changes: object) -> str:
     data = yaml.safe_load((PACKAGE_ROOT / "parameters" / "lab.yaml").read_text())
-    data.update(changes)
+    data.update({"environment": "mine", **changes})
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in data.items() if value != "REMOVE"}))
     return str(path)
@@ -58,6 +58,17 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 def test_an_unknown_environment_names_the_nearest() -> None:
     with pytest.raises(SettingsError, match=r"Did you mean 'lab'\?"):
         load_environment("lob")
+
+
+def test_the_environment_is_the_files_own_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="must be the file's own name, mine"):
+        load_environment(changed(tmp_path, environment="lab"))
+
+
+def test_a_mount_is_not_compared_with_itself(tmp_path: Path) -> None:
+    server = {"instance": "x", "source_mount": "/mnt/data", "share_mount": "/mnt/data/"}
+    with pytest.raises(SettingsError, match="proves nothing"):
+        load_environment(changed(tmp_path, application_server=server))
 
 
 def test_a_number_for_an_account_keeps_its_leading_zeros(tmp_path: Path) -> None:

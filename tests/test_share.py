@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runbook_lib import share as module
-from runbook_lib.application_server import Listing
+from runbook_lib.application_server import ListingDifference
 from runbook_lib.aws.storage_gateway import FileShare, Refresh, spacing_left
 from runbook_lib.share import Absent, Share
 
@@ -61,12 +61,10 @@ class World:
         self.refreshes.append(folder)
         return Refresh("ours", datetime.now(UTC), (folder,))
 
-    def ls(self, side: str, folder: str) -> Listing:
-        names = ("old", "new")
-        if side == "share":
-            names = ("old",) if self.visible_after > 0 else names
-            self.visible_after -= 1
-        return Listing(side, "ls", names, False)  # type: ignore[arg-type]
+    def difference(self, folder: str) -> ListingDifference:
+        self.visible_after -= 1
+        missing = ("new",) if self.visible_after >= 0 else ()
+        return ListingDifference(folder, missing, (), 2, len(missing), 0)
 
 
 @pytest.fixture
@@ -74,12 +72,31 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
-ABSENT = Absent("/", ("new",), 2)
+ABSENT = Absent("/", ("new",), 2, 1)
+NOTHING = Absent("/", (), 2, 0)
 
 
-def test_nothing_absent_refreshes_nothing(world: World) -> None:
-    assert world.share.refresh("/", Absent("/", (), 2)).ok
+def accepted(world: World, at: datetime, folder: str = "/") -> None:
+    """A refresh of ours that an earlier run remembers."""
+    world.memory["share.refresh arn:share"] = {"accepted": at.isoformat(), "id": "x", "folder": folder}
+
+
+def test_nothing_is_refreshed_when_nothing_is_absent_since_a_refresh_after_the_last_copy(world: World) -> None:
+    accepted(world, NOW + timedelta(seconds=1))
+    assert world.share.refresh("/", NOTHING).ok
     assert world.refreshes == []
+
+
+def test_a_changed_file_keeps_its_name_so_names_alone_do_not_make_a_refresh_needless(world: World) -> None:
+    assert world.share.refresh("/", NOTHING).ok
+    assert world.refreshes == ["/"]
+
+
+def test_a_refresh_of_one_folder_does_not_stand_for_everything(world: World) -> None:
+    accepted(world, NOW + timedelta(seconds=1), "images")
+    world.share.refresh("/", NOTHING)
+    world.share.refresh("images/2025", NOTHING)
+    assert world.refreshes == ["/"]
 
 
 def test_a_refresh_waits_for_our_event_and_is_remembered(world: World) -> None:
@@ -96,19 +113,19 @@ def test_somebody_elses_event_is_not_ours(world: World) -> None:
 
 
 def test_a_refresh_accepted_after_the_last_copy_is_adopted(world: World) -> None:
-    world.memory["share.refresh arn:share"] = {"accepted": (NOW + timedelta(seconds=1)).isoformat(), "id": "x"}
+    accepted(world, NOW + timedelta(seconds=1))
     assert "Adopted" in world.share.refresh("/", ABSENT).how
     assert world.refreshes == []
 
 
 def test_a_refresh_accepted_before_the_last_copy_does_not_count(world: World) -> None:
-    world.memory["share.refresh arn:share"] = {"accepted": (NOW - timedelta(seconds=1)).isoformat(), "id": "x"}
+    accepted(world, NOW - timedelta(seconds=1))
     world.share.refresh("/", ABSENT)
     assert world.refreshes == ["/"]
 
 
 def test_an_adopted_refresh_that_shows_nothing_is_done_again(world: World) -> None:
-    world.memory["share.refresh arn:share"] = {"accepted": (NOW + timedelta(seconds=1)).isoformat(), "id": "x"}
+    accepted(world, NOW + timedelta(seconds=1))
     world.visible_after = 10_000
     world.share.refresh("/", ABSENT)
     assert world.refreshes == ["/"]
@@ -116,7 +133,7 @@ def test_an_adopted_refresh_that_shows_nothing_is_done_again(world: World) -> No
 
 def test_the_minute_between_two_refreshes_is_waited_out(world: World) -> None:
     world.last_copy = None
-    world.memory["share.refresh arn:share"] = {"accepted": datetime.now(UTC).isoformat(), "id": "x"}
+    accepted(world, datetime.now(UTC))
     world.share.refresh("/", ABSENT)
     assert 55 < world.slept[0] <= 60
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,27 +16,39 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionClosedError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
+    HTTPClientError,
     NoCredentialsError,
     ProfileNotFound,
-    ReadTimeoutError,
+    SSOError,
+    TokenRetrievalError,
 )
 
 from ..errors import AccessDenied, AwsError, ChangeRefused, CredentialsExpired, OutcomeUnknown
 
-DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AccessDeniedFault", "AuthorizationError"}
+DENIED = {
+    "403",
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "AccessDeniedFault",
+    "AuthorizationError",
+}
 EXPIRED = {
     "ExpiredToken",
     "ExpiredTokenException",
     "RequestExpired",
     "UnrecognizedClientException",
     "InvalidClientTokenId",
+    "InvalidAccessKeyId",
 }
 
 BULK = {"HeadObject", "GetObject"}  # one an object: counted, not listed
-LOOKING = ("Describe", "List", "Get", "Head", "Simulate", "Receive")
+NORMAL = {"InvocationDoesNotExist"}  # errors that are part of a normal course: SSM just after sending
+
+_changing: ContextVar[bool] = ContextVar("changing", default=False)  # does the caller mean to change something?
 
 
 class Record(Protocol):
@@ -103,6 +116,7 @@ class Session:
                 retries={"total_max_attempts": 1} if starts else {"mode": "standard", "total_max_attempts": 5},
                 ignore_configured_endpoint_urls=True,
                 s3={"addressing_style": "path"} if self.endpoint_url else None,
+                proxies={} if self.endpoint_url else None,  # a lab on loopback is not behind the company's proxy
                 user_agent_extra="migration-runbook",
             )
             boto = self._boto.client(service, region_name=region, endpoint_url=self.endpoint_url, config=config)
@@ -120,10 +134,10 @@ class Session:
         events = self._boto.events
 
         def before(params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
-            context["runbook"] = (time.monotonic(), params)
+            context["runbook"] = (time.monotonic(), params, _changing.get())
 
         def after(http_response: Any, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
-            began, params = context.get("runbook", (time.monotonic(), {}))
+            began, params, changes = context.get("runbook", (time.monotonic(), {}, False))
             metadata = parsed.get("ResponseMetadata", {})
             if model.name in BULK and "Error" not in parsed:
                 self._bulk[model.name] += 1
@@ -134,14 +148,22 @@ class Session:
                 operation=model.name,
                 region=context.get("client_region"),
                 parameters={name: value for name, value in params.items() if name != "Body"},
-                changes=not model.name.startswith(LOOKING),
+                changes=changes,
                 status=metadata.get("HTTPStatusCode"),
                 request_id=metadata.get("RequestId"),
+                result=_identifiers(parsed),
                 error=parsed.get("Error", {}).get("Code"),
+                expected=parsed.get("Error", {}).get("Code") in NORMAL or None,
                 seconds=round(time.monotonic() - began, 3),
             )
 
+        def lost(exception: Exception, context: dict[str, Any], **_: Any) -> None:
+            began, params, changes = context.get("runbook", (time.monotonic(), {}, False))
+            seconds = round(time.monotonic() - began, 3)
+            self.record("aws-call-lost", parameters=params, changes=changes, error=repr(exception), seconds=seconds)
+
         events.register("provide-client-params.*", before)
+        events.register("after-call-error.*", lost)
         events.register("after-call.*", after)
 
 
@@ -160,7 +182,11 @@ class Client:
     def change(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """A call that changes something: the rails are asked first."""
         self._guard()
-        return self._call(operation, parameters)
+        token = _changing.set(True)
+        try:
+            return self._call(operation, parameters)
+        finally:
+            _changing.reset(token)
 
     def pages(self, operation: str, key: str, **parameters: Any) -> Iterator[Any]:
         """All items of a paged listing."""
@@ -176,6 +202,15 @@ class Client:
         except (ClientError, BotoCoreError) as error:
             raise translated(error, self.service, operation) from error
         return answer
+
+
+def _identifiers(parsed: dict[str, Any]) -> dict[str, str] | None:
+    """What an answer calls the thing that was started, so that a record leads to it."""
+    flat = {**parsed, **(parsed["Command"] if isinstance(parsed.get("Command"), dict) else {})}
+    found = {
+        name: flat[name] for name in ("TaskExecutionArn", "NotificationId", "CommandId", "QueueUrl") if name in flat
+    }
+    return found or None
 
 
 def translated(error: ClientError | BotoCoreError, service: str, operation: str) -> AwsError:
@@ -200,19 +235,21 @@ def translated(error: ClientError | BotoCoreError, service: str, operation: str)
                 "Sign in again and run this cell again: it attaches to what is running.",
                 **details,
             )
+        if error.response["ResponseMetadata"].get("HTTPStatusCode", 400) >= 500:
+            return OutcomeUnknown(f"{asked}: {code}: {said}. It may or may not have been carried out.", **details)
         return AwsError(f"{asked}: {code}: {said}", **details)
-    if isinstance(error, (ReadTimeoutError, ConnectionClosedError)):
-        return OutcomeUnknown(
-            f"{asked}: no answer came ({error}). It may or may not have been carried out.", operation=operation
-        )
-    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
+    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):  # nothing was sent
         return AwsError(
             f"{asked}: {error}. Check the network and the environment's regions; for the lab: `runbook lab status`.",
             operation=operation,
         )
-    if isinstance(error, NoCredentialsError):
+    if isinstance(error, HTTPClientError):
+        return OutcomeUnknown(
+            f"{asked}: no answer came ({error}). It may or may not have been carried out.", operation=operation
+        )
+    if isinstance(error, (NoCredentialsError, CredentialRetrievalError, SSOError, TokenRetrievalError)):
         return CredentialsExpired(
-            f"{asked}: there are no credentials. Sign in, or set `profile` in the environment's file.",
+            f"{asked}: there are no valid credentials ({error}). Sign in, or set `profile` in the environment's file.",
             operation=operation,
         )
     return AwsError(f"{asked}: {error}", operation=operation)
@@ -239,6 +276,8 @@ def assume(base: boto3.Session, role_arn: str, region: str) -> boto3.Session:
         role_arn=role_arn,
         extra_args={"RoleSessionName": "migration-runbook"},
     )
+    if base.get_credentials() is None:
+        raise CredentialsExpired(f"There are no credentials to assume {role_arn} with. Sign in, or set `profile`.")
     inner = botocore.session.Session()
     inner._credentials = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
     return boto3.Session(botocore_session=inner, region_name=region)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from ..display import Progress, Shown, Table, duration, plural, size
-from ..errors import Ambiguous, AwsError, NotFound, OutcomeUnknown, RunbookError
+from ..errors import Ambiguous, AwsError, NotFound, OutcomeUnknown, RunbookError, WaitTimedOut
 from ..waiting import wait_until
 from .client import Session
 
+ATTEMPTS = 5  # executions of others that are waited for before we give up
+TRACE_APPEARS = 120.0  # seconds until an execution whose start was accepted is surely listed
 TERMINAL = {"SUCCESS", "ERROR"}  # API_DescribeTaskExecution; anything unknown counts as "still going"
 
 
@@ -54,6 +57,7 @@ class Task:
     schedule_status: str | None
     report_bucket: str | None
     report_prefix: str
+    report_lists_all: bool  # STANDARD with successes: it names every transferred item
     log_group: str | None
     agent_arns: tuple[str, ...]
     error: str | None
@@ -236,7 +240,8 @@ class DataSync:
     def _described(self, arn: str) -> Task:
         answer = self._client.look("describe_task", TaskArn=arn)
         uris = {item["LocationArn"]: item["LocationUri"] for item in self._client.pages("list_locations", "Locations")}
-        report = answer.get("TaskReportConfig", {}).get("Destination", {}).get("S3", {})
+        config = answer.get("TaskReportConfig", {})
+        report = config.get("Destination", {}).get("S3", {})
         code, detail = answer.get("ErrorCode"), answer.get("ErrorDetail")
         source, destination = answer["SourceLocationArn"], answer["DestinationLocationArn"]
         return Task(
@@ -254,6 +259,8 @@ class DataSync:
             schedule_status=answer.get("Schedule", {}).get("Status"),
             report_bucket=report.get("S3BucketArn", "").rpartition(":")[2] or None,
             report_prefix=report.get("Subdirectory", "").strip("/"),
+            report_lists_all=(config.get("OutputType"), config.get("ReportLevel"))
+            == ("STANDARD", "SUCCESSES_AND_ERRORS"),
             log_group=answer.get("CloudWatchLogGroupArn"),
             agent_arns=self._agents(source, uris.get(source, "")),
             error=f"{code}: {detail}" if code else None,
@@ -286,8 +293,18 @@ class DataSync:
 
     def executions(self, task: Task, most: int = 5) -> list[TaskExecution]:
         """The latest executions, oldest first: AWS documents no order, so each is described and sorted by its start."""
-        every = [self._ended.get(arn) or self.execution(arn) for arn in self.execution_arns(task)]
+        with ThreadPoolExecutor(8) as pool:
+            described = pool.map(self._described_or_gone, self.execution_arns(task))
+            every = [execution for execution in described if execution is not None]
         return sorted(every, key=lambda e: (e.started or datetime.min.replace(tzinfo=UTC), e.arn))[-most:]
+
+    def _described_or_gone(self, arn: str) -> TaskExecution | None:
+        try:
+            return self._ended.get(arn) or self.execution(arn)
+        except AwsError as error:
+            if error.code == "InvalidRequestException":  # its 30 days ended between the list and the look
+                return None
+            raise
 
     # running
 
@@ -295,56 +312,82 @@ class DataSync:
         """One execution that started after `changed`, run to its end: attached to when there is one, else started.
 
         A running execution is never started twice; one that started before `changed` (the last known change at
-        the source) is waited for, then another is started. Raises `WaitTimedOut` with the execution going on.
+        the source), or with other filters than the task's, is waited for, then another is started.
+        Raises `WaitTimedOut` with the execution going on.
         """
         began = self._clock()
-
-        def rest() -> float:
-            return max(timeout - (self._clock() - began), 0.0)
-
-        running = self._reconciled(task) or self._running(task)
-        if running is not None:
-            finished = self._wait(task, running, rest(), adopted=True)
-            if changed is None or (finished.started is not None and finished.started > changed):
+        for _ in range(ATTEMPTS):
+            rest = max(timeout - (self._clock() - began), 0.0)
+            running = self._reconciled(task) or self._running(task)
+            if running is None:
+                started = self._start(task)
+                if started is not None:
+                    return self._wait(task, started, rest, adopted=False)
+                continue  # somebody was a moment faster: attach
+            finished = self._wait(task, running, rest, adopted=True)
+            late = changed is None or (finished.started is not None and finished.started > changed)
+            if late and _same_scope(finished, task):
                 return finished
-        return self._wait(task, self._start(task), rest(), adopted=False)
+        raise RunbookError(
+            f"Other executions of {task.name} keep starting, and none of them had the last change at the source or "
+            "the task's own filters. Find who starts them (a schedule?), then run this cell again."
+        )
 
     def _running(self, task: Task) -> str | None:
         """The execution in progress, if any."""
         arn = self._described(task.arn).current_execution
         return arn if arn and self.execution(arn).status not in TERMINAL else None
 
-    def _start(self, task: Task) -> str:
-        known = self.execution_arns(task)
-        self._remember(f"datasync.start {task.arn}", {"known": known, "arn": None})  # the intent, before the call
+    def _start(self, task: Task) -> str | None:
+        """Start an execution; None when the task turned out to be running."""
+        key = f"datasync.start {task.arn}"
+        intent = {"known": self.execution_arns(task), "arn": None, "at": datetime.now(UTC).isoformat()}
+        self._remember(key, intent)  # before the call
         try:
             arn: str = self._starter.change("start_task_execution", TaskArn=task.arn)["TaskExecutionArn"]
         except OutcomeUnknown:
             found = self._reconciled(task)
             if found is None:
-                raise
-            arn = found
+                raise  # the intent stays: the next run looks for its trace before it starts anything
+            return found
         except RunbookError as error:
-            self._remember(f"datasync.start {task.arn}", None)  # it was refused: nothing was started
-            busy = isinstance(error, AwsError) and error.code == "InvalidRequestException"
-            running = self._running(task) if busy else None
-            if running is None:
-                raise
-            return running  # somebody was a moment faster: attach
-        self._remember(f"datasync.start {task.arn}", {"known": known, "arn": arn})
+            self._remember(key, None)  # it was refused: nothing was started
+            if isinstance(error, AwsError) and error.code == "InvalidRequestException" and self._running(task):
+                return None
+            raise
+        self._remember(key, {**intent, "arn": arn})
         return arn
 
     def _reconciled(self, task: Task) -> str | None:
-        """What became of a start whose answer never came: the one execution that is new since the intent."""
-        intent = self._recall(f"datasync.start {task.arn}")
+        """What became of a start whose answer never came: the first execution that is new since the intent.
+
+        Looks for it until the intent is two minutes old; without a trace by then, nothing was started.
+        """
+        key = f"datasync.start {task.arn}"
+        intent = self._recall(key)
         if not intent or intent["arn"]:
             return None
-        new = [arn for arn in self.execution_arns(task) if arn not in intent["known"]]
-        self._remember(f"datasync.start {task.arn}", {"known": intent["known"], "arn": new[0]} if new else None)
-        return new[0] if new else None
+        age = (datetime.now(UTC) - datetime.fromisoformat(intent["at"])).total_seconds()
+        try:
+            new = wait_until(
+                lambda: [arn for arn in self.execution_arns(task) if arn not in intent["known"]],
+                bool,
+                timeout=max(TRACE_APPEARS - age, 0.0),
+                what="a trace of the start whose answer was lost",
+                first=1.0,
+                clock=self._clock,
+                sleep=self._sleep,
+            )
+        except WaitTimedOut:
+            if age >= TRACE_APPEARS:
+                self._remember(key, None)
+            return None
+        first = min(new, key=lambda arn: self.execution(arn).started or datetime.max.replace(tzinfo=UTC))
+        self._remember(key, {**intent, "arn": first})
+        return first
 
     def _wait(self, task: Task, arn: str, timeout: float, *, adopted: bool) -> TaskExecution:
-        earlier = [e.total_seconds for e in self.executions(task, 2) if e.arn != arn and e.total_seconds]
+        earlier = [e.total_seconds for e in self._ended.values() if e.arn.startswith(task.arn) and e.total_seconds]
         progress = Progress(f"Task execution of {task.name}", earlier[-1] if earlier else None)
 
         def beat(seen: TaskExecution, elapsed: float) -> None:
@@ -359,6 +402,24 @@ class DataSync:
             clock=self._clock,
             sleep=self._sleep,
         )
+
+    def wait_report(self, execution: TaskExecution, timeout: float = 300.0) -> TaskExecution:
+        """The execution once its report is written; the report comes after the transfer, independently of it."""
+        return wait_until(
+            lambda: self.execution(execution.arn),
+            lambda seen: seen.report_status != "PENDING",
+            timeout=timeout,
+            what=f"the task report of {execution.arn}",
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
+
+def _same_scope(execution: TaskExecution, task: Task) -> bool:
+    """Did it run with the task's own filters and without a manifest, so that it copied what the task copies?"""
+    raw = execution.raw
+    filters = (_filter(raw.get("Includes")), _filter(raw.get("Excludes")))
+    return filters == (task.includes, task.excludes) and not raw.get("ManifestConfig")
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -11,6 +11,8 @@ from ..errors import AccessDenied, RunbookError
 from .client import Session
 
 PREFIX = "migration-runbook-"
+PROBE = "migration-runbook.probe"  # the source of our own events
+PROBES = 18  # times 5 s
 TAGS = {"created-by": "migration-runbook"}
 
 
@@ -25,7 +27,8 @@ class Listener:
         self._events = session.client("events", region)
         self._sqs = session.client("sqs", region)
         self._record = session.record
-        self._region, self._account, self._pattern = region, account, pattern
+        self._region, self._account = region, account
+        self._pattern = {**pattern, "source": [*pattern["source"], PROBE]}
         self.name = PREFIX + secrets.token_hex(6)
         self.denied: str | None = None
         self._queue_url: str | None = None
@@ -43,8 +46,9 @@ class Listener:
         return self
 
     def _create(self) -> None:
-        arn = f"arn:aws:events:{self._region}:{self._account}:rule/{self.name}"
-        queue_arn = f"arn:aws:sqs:{self._region}:{self._account}:{self.name}"
+        partition = self._pattern["resources"][0].split(":")[1]
+        arn = f"arn:{partition}:events:{self._region}:{self._account}:rule/{self.name}"
+        queue_arn = f"arn:{partition}:sqs:{self._region}:{self._account}:{self.name}"
         policy = {
             "Version": "2012-10-17",
             "Statement": [
@@ -71,6 +75,27 @@ class Listener:
         self._undo.append((self._events, "remove_targets", {"Rule": self.name, "Ids": ["queue"]}))
         if answer.get("FailedEntryCount"):
             raise RunbookError(f"EventBridge did not take the queue as a target: {answer['FailedEntries']}")
+        self._probe()
+
+    def _probe(self) -> None:
+        """Send events of our own until one arrives: a new rule takes up to a minute or so to work.
+
+        An event of what we wait for could be lost in that time. Without the permission to send, we go on as we are.
+        """
+        probe = {
+            "Source": PROBE,
+            "DetailType": self._pattern["detail-type"][0],
+            "Resources": self._pattern["resources"],
+            "Detail": "{}",
+        }
+        for _ in range(PROBES):
+            try:
+                self._events.change("put_events", Entries=[probe])
+            except AccessDenied as error:
+                self._record("note", key="events.probe", value=str(error))
+                return
+            if self.heard(5):
+                return
 
     def heard(self, seconds: int = 1) -> list[dict[str, Any]]:
         """The events that arrived since the last call, waiting up to `seconds` for the first. At least once each."""

@@ -10,6 +10,7 @@ from typing import Any
 from ..display import Shown, Table, plural
 from .s3 import S3
 
+SHOWN = 10  # items of each kind that are kept for the screen
 KINDS = ("transferred", "verified", "skipped", "deleted")  # report files, as they are named
 
 
@@ -25,53 +26,47 @@ class ReportEntry:
 
 @dataclass(frozen=True, repr=False)
 class TaskReport(Shown):
-    """The detailed report of one execution."""
+    """The detailed report of one execution; a large one is counted, not kept."""
 
-    bucket: str
     execution: str
-    entries: tuple[ReportEntry, ...]
-    files: int  # report files read
+    wanted: bool  # the task is set up to write a detailed report
+    files: int = 0  # report files read
+    counts: tuple[tuple[str, int], ...] = ()  # items by kind
+    transferred: tuple[str, ...] = ()  # the first ones
+    failed: tuple[ReportEntry, ...] = ()  # the first ones
+    failures: int = 0
 
     def agrees(self, items: int) -> Agreement:
         """A finding: the report lists as many transferred items as the statistics count."""
-        return Agreement(len(self.transferred), items, self.files > 0)
-
-    @property
-    def transferred(self) -> list[str]:
-        """Paths that were transferred."""
-        return [e.path for e in self.entries if e.kind == "transferred" and e.status == "SUCCESS"]
-
-    @property
-    def failed(self) -> list[ReportEntry]:
-        """Items that failed, in any phase."""
-        return [e for e in self.entries if e.status != "SUCCESS"]
+        return Agreement(dict(self.counts).get("transferred", 0) if self.wanted else items, items, self.wanted)
 
     @property
     def ok(self) -> bool:
-        """A finding: the report is there and lists no failure."""
-        return self.files > 0 and not self.failed
+        """A finding: it lists no failure; a task without a detailed report has none to read."""
+        return not self.wanted or (self.files > 0 and not self.failures)
 
     @property
     def reason(self) -> str:
         """What it lists."""
+        if not self.wanted:
+            return "the task is set up without a detailed report"
         if not self.files:
-            return f"there is no report of {self.execution} in s3://{self.bucket}"
+            return f"there is no report of {self.execution}"
         worst = "; ".join(f"{e.path}: {e.error}" for e in self.failed[:3])
-        return f"the report lists {plural(len(self.failed), 'failed item')}: {worst}"
+        return f"the report lists {plural(self.failures, 'failed item')}" + (f": {worst}" if worst else "")
 
     def headline(self) -> str:
         """Counts by kind."""
-        counts = Counter(e.kind for e in self.entries)
-        said = ", ".join(f"{counts[kind]:,} {kind}" for kind in KINDS)
-        return f"The task report lists {said}; {plural(len(self.failed), 'item')} failed."
+        if not self.wanted or not self.files:
+            return f"No task report: {self.reason}."
+        said = ", ".join(f"{count:,} {kind}" for kind, count in self.counts)
+        return f"The task report lists {said}; {plural(self.failures, 'item')} failed."
 
     def tables(self) -> list[Table]:
-        """What was transferred, and what failed."""
-        named = [
-            (e.kind, f"/{e.path}", e.status, e.error)
-            for e in [*self.failed, *(x for x in self.entries if x.kind == "transferred")]
-        ]
-        return [Table(("Kind", "Path", "Status", "Error"), named, limit=10)] if named else []
+        """What failed and what was transferred, the first of each."""
+        rows = [(e.kind, f"/{e.path}", e.status, e.error) for e in self.failed]
+        rows += [("transferred", f"/{path}", "SUCCESS", "") for path in self.transferred]
+        return [Table(("Kind", "Path", "Status", "Error"), rows, limit=SHOWN)] if rows else []
 
 
 @dataclass(frozen=True)
@@ -84,12 +79,14 @@ class Agreement:
 
     @property
     def ok(self) -> bool:
-        """True when both counts are equal and there was a report to count."""
-        return self.looked and self.listed == self.counted
+        """True when both counts are equal, or there is no list to count."""
+        return self.listed == self.counted
 
     @property
     def reason(self) -> str:
         """Both counts."""
+        if not self.looked:
+            return "the task is set up without a detailed report, so there is nothing to compare"
         return f"the report lists {self.listed:,} transferred items, the statistics count {self.counted:,}"
 
 
@@ -108,14 +105,23 @@ def parse(kind: str, document: dict[str, Any]) -> list[ReportEntry]:
 
 
 def read(s3: S3, bucket: str, prefix: str, execution_arn: str) -> TaskReport:
-    """The detailed report of an execution; it comes in several files, split at 5 MB."""
+    """The detailed report of an execution; it comes in several files, split at 5 MB, and is counted file by file."""
     task_id, execution_id = execution_arn.split("/")[1], execution_arn.split("/")[3]
     at = "/".join(filter(None, (prefix, "Detailed-Reports", task_id, execution_id, "")))
-    entries: list[ReportEntry] = []
-    files = 0
+    counts: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+    transferred: list[str] = []
+    failed: list[ReportEntry] = []
+    files = failures = 0
     for item in s3.keys(bucket, at):
         kind = next((kind for kind in KINDS if f".files-{kind}-" in item["Key"]), None)
-        if kind is not None:
-            files += 1
-            entries += parse(kind, json.loads(s3.read(bucket, item["Key"])))
-    return TaskReport(bucket, execution_id, tuple(entries), files)
+        if kind is None:
+            continue
+        files += 1
+        entries = parse(kind, json.loads(s3.read(bucket, item["Key"])))
+        bad = [entry for entry in entries if entry.status != "SUCCESS"]
+        failures += len(bad)
+        counts[kind] += len(entries) - len(bad)
+        failed = (failed + bad)[:SHOWN]
+        if kind == "transferred":
+            transferred = (transferred + [entry.path for entry in entries if entry.status == "SUCCESS"])[:SHOWN]
+    return TaskReport(execution_id, True, files, tuple(counts.items()), tuple(transferred), tuple(failed), failures)

@@ -78,9 +78,9 @@ class S3:
         """Every object under a prefix as LIST shows it, in UTF-8 byte order."""
         return self._client.pages("list_objects_v2", "Contents", Bucket=bucket, Prefix=prefix)
 
-    def entries(self, bucket: str, prefix: str, workers: int = 8) -> list[Entry]:
-        """Every object under a prefix with its POSIX metadata: one LIST, and a HEAD each."""
-        listed = [item["Key"] for item in self.keys(bucket, prefix)]
+    def entries(self, bucket: str, prefix: str, wanted: set[str], workers: int = 8) -> list[Entry]:
+        """The objects of wanted keys (below the prefix) with their POSIX metadata: one LIST, and a HEAD each."""
+        listed = [item["Key"] for item in self.keys(bucket, prefix) if item["Key"][len(prefix) :] in wanted]
         with ThreadPoolExecutor(workers) as pool:
             heads = pool.map(lambda key: self.head(bucket, key), listed)
             return [entry_of_object(head.key[len(prefix) :], head.size, head.metadata) for head in heads]

@@ -37,6 +37,7 @@ class RunCommand:
     ) -> None:
         self._client = session.client("ssm", region)
         self._starter = session.client("ssm", region, starts=True)
+        self._record = session.record
         self._clock, self._sleep = clock, sleep
 
     def instances(self) -> list[Instance]:
@@ -51,6 +52,11 @@ class RunCommand:
         """A managed instance by id, name or computer name."""
         instances = self.instances()
         fitting = [i for i in instances if name in (i.instance_id, i.name)]
+        if not fitting and "*" not in name:  # EC2 instances are called by their Name tag, which is not in the list
+            tagged = self._client.look(
+                "describe_instance_information", Filters=[{"Key": "tag:Name", "Values": [name]}]
+            )["InstanceInformationList"]
+            fitting = [Instance(item["InstanceId"], name, item["PingStatus"]) for item in tagged]
         candidates = ", ".join(sorted(f"{i.name or i.instance_id} ({i.ping})" for i in instances)) or "none"
         if not fitting:
             raise NotFound(
@@ -67,7 +73,7 @@ class RunCommand:
         `timeout` in seconds bounds the command's run (its executionTimeout). Standard output is cut at
         24,000 characters, standard error at 8,000 (SSM user guide).
         """
-        send = self._starter.change if changes else self._starter.look
+        send = self._starter.change if changes else self._client.look  # looking twice does no harm: SDK retries
         try:
             sent = send(
                 "send_command",
@@ -95,6 +101,7 @@ class RunCommand:
             clock=self._clock,
             sleep=self._sleep,
         )
+        self._record("command", id=command, instance=instance_id, status=answer["Status"], exit=answer["ResponseCode"])
         if answer["ResponseCode"] == -1:
             raise AwsError(
                 f"The command did not run on {instance_id}: {answer['Status']} ({answer.get('StatusDetails', '')})."

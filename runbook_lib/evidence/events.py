@@ -38,13 +38,13 @@ class Events:
             os.close(handle)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Every complete event, oldest first; a line torn by a kill in mid-write is left out."""
+        """Every complete event, oldest first; a line torn by a kill or a full disk is left out."""
         if not self.path.exists():
             return
         with self.path.open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+                if (event := _parsed(line)) is not None:
+                    yield event
 
     # what must be known again by the next kernel: acceptances, intents
 
@@ -59,3 +59,11 @@ class Events:
             if event["kind"] == "note" and event.get("key") == key:
                 found = event["value"]
         return found
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event

@@ -58,6 +58,13 @@ class RunFolder:
         return cls.create(environment, "interactive")
 
 
+def memory(environment: str, account: str) -> Events:
+    """What later runs must know again, such as starts whose answer was lost: one file an environment and account."""
+    path = outputs() / ".memory" / f"{environment}-{account}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Events(path)
+
+
 def outputs() -> Path:
     """Where run folders are: RUNBOOK_OUTPUTS, else `outputs/` of the project."""
     return Path(os.environ.get("RUNBOOK_OUTPUTS") or project_root() / "outputs")

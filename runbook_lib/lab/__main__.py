@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("serve", "be the lab, in the foreground")
     starting = verb("start", "start the lab, or find the one that runs")
     starting.add_argument("--json", action="store_true")
-    starting.add_argument("--pace", type=float, help="set the pace too")
+    starting.add_argument("--pace", type=_pace_of, help="set the pace too")
     verb("status", "say where it is, how it is set and what is in it").add_argument(
         "--json", action="store_true", help="as one line of JSON"
     )
@@ -37,14 +37,22 @@ def _parser() -> argparse.ArgumentParser:
     verb("reset", "build the world anew").add_argument(
         "--at", default="00", metavar="NN", help="as notebook NN finds it (default: 00)"
     )
-    planting = verb("break", "plant a fault")
-    planting.add_argument("fault")
+    planting = verb("break", "plant a fault; without a name: say which there are")
+    planting.add_argument("fault", nargs="?")
     planting.add_argument("--path", help="the file it is about, relative to the export")
     verb("mend", "mend a fault, or all").add_argument("fault", nargs="?")
     verb("logs", "what the lab's process wrote").add_argument("-f", "--follow", action="store_true")
     verb("env", "print the exports that point the aws command line at the lab")
-    verb("pace", "0: as fast as it works; 1: as slow as people know it").add_argument("pace", type=float)
+    verb("pace", "0: as fast as it works; 1: as slow as people know it").add_argument("pace", type=_pace_of)
     return parser
+
+
+def _pace_of(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        said = f"{text!r} is no pace: give a number from 0 (as fast as it works) to 10; 1 is as slow as people know it"
+        raise argparse.ArgumentTypeError(said) from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,16 +131,26 @@ def _show(found: dict[str, Any]) -> None:
 def _reset(folder: Folder, options: argparse.Namespace) -> None:
     from .daemon import perform
 
-    perform(folder, "reset", {"at": options.at})
-    print(f"The world is as notebook {options.at} finds it.")
+    at = options.at.zfill(2)  # 4 is 04
+    perform(folder, "reset", {"at": at})
+    print(f"The world is as notebook {at} finds it.")
 
 
 def _break(folder: Folder, options: argparse.Namespace) -> None:
     from .daemon import perform
+    from .faults import FAULTS
 
-    given = {"fault": options.fault} | ({"path": options.path} if options.path else {})
-    perform(folder, "break", given)
-    print(f"Planted: {options.fault}. Mend it with `runbook lab mend {options.fault}`.")
+    if options.fault is None:
+        for fault in FAULTS.values():
+            print(f"{fault.name}\n  happens  {fault.happens}\n  fails    {fault.fails}")
+        print("Plant one with `runbook lab break NAME`.")
+        return
+    perform(folder, "break", {"fault": options.fault} | ({"path": options.path} if options.path else {}))
+    fault = FAULTS[options.fault]
+    print(f"Planted: {fault.name}.")
+    for label, text in (("happens", fault.happens), ("see it", fault.run), ("fails", fault.fails)):
+        print(f"  {label:7}  {text}")
+    print(f"  repair   {fault.repair}")
 
 
 def _mend(folder: Folder, options: argparse.Namespace) -> None:

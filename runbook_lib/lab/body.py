@@ -88,6 +88,8 @@ class Body(io.RawIOBase):
         self._hash = None
         if self._ask is not None:
             return self._left == 0 and not self._chunked
+        if self._left > DRAIN_LIMIT:  # do not wait for what may never be sent
+            return False
         total = 0
         while data := self.read(1 << 16):
             total += len(data)

@@ -81,7 +81,7 @@ def run_command(command: Command, output_limit: int, error_limit: int) -> Done:
     try:
         process = command.launch()
     except OSError as error:  # a working directory that is not there
-        return Done(255, "", f"{error}\n", False, False)
+        return Done(255, "", f"The command cannot be started in its directory: {error.strerror}\n", False, False)
     assert process.stdout is not None and process.stderr is not None
     if command.cancelled:  # before it was launched
         command.kill()

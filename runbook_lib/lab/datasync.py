@@ -55,8 +55,13 @@ class DataSync(Tasks):
     def _give_up(self, execution: Document, code: str, detail: str) -> None:
         result = {**execution["Result"], "ErrorCode": code, "ErrorDetail": detail}
         phase = {"PREPARING": "Prepare", "TRANSFERRING": "Transfer", "VERIFYING": "Verify"}.get(execution["Status"])
+        seen = execution.get("SeenAt", 0)  # what came after the last sign of it nobody knows
+        if seen:
+            result["TotalDuration"] = round((seen - execution["LaunchTime"]) * 1000)
         if phase is not None:
             result[f"{phase}Status"] = "ERROR"
+            if seen and execution["TaskMode"] == "BASIC":
+                result[f"{phase}Duration"] = round((seen - execution["PhaseBegan"]) * 1000)
         changes: Document = {"Status": "ERROR", "EndTime": now(), "Result": result}
         if execution.get("TaskReportConfig"):
             changes["ReportResult"] = {"Status": "ERROR", "ErrorCode": code, "ErrorDetail": detail}

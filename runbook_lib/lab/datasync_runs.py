@@ -131,7 +131,7 @@ class Run:
 
     def _hear(self, message: Document) -> None:
         if "counters" in message:
-            self._change(Counters=message["counters"])
+            self._change(Counters=message["counters"], SeenAt=now())
             if message["log"]:
                 self._log(message["log"])
         elif "phase" in message:
@@ -229,6 +229,8 @@ class Run:
 
     def _change(self, **changes: Any) -> None:
         with self._lock:
+            if "Status" in changes:
+                changes["PhaseBegan"] = changes["SeenAt"] = now()  # for who finds it after this process was killed
             self._lab.database.update(EXECUTION, self.arn, **changes)
             if "Status" in changes:
                 self._phase, self._began = changes["Status"], time.monotonic()

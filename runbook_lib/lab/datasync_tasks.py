@@ -88,7 +88,7 @@ class Tasks(Locations):
 
     def status(self, task: Document) -> str:
         """A task's state: by the clock while it is new, by its executions, by what stands in its way."""
-        if now() < task["MadeBy"]:
+        if now() < task.get("MadeBy", 0):  # an older lab did not write it down
             return "CREATING"
         states = {execution["Status"] for execution in self.executions(task["TaskArn"])} - set(TERMINAL)
         if states:

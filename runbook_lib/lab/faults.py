@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any, BinaryIO, cast
 
 from ..errors import LabError
 from .core import Lab
+from .objects import StoredObject
 from .protocol import Service
 from .world import BUCKET
 
@@ -24,7 +27,8 @@ class Fault:
 
     name: str
     happens: str
-    fails: str  # which check fails
+    fails: str  # which check fails: the notebook, and the check as it is written there
+    run: str  # how to see it
     repair: str
     takes_path: bool = False
     default_path: str | None = None
@@ -101,10 +105,10 @@ def _alter_object(lab: Lab, path: str) -> Planted:
     if found is None:
         raise LabError(f"The bucket {BUCKET} has no object {path}.")
     stored, source = found
-    with source:
-        altered = source.read() + b"!"
-    kept = {"content_type": stored.content_type, "storage_class": stored.storage_class, "tags": stored.tags}
-    return {"etag": lab.objects.put(BUCKET, path, altered, stored.metadata, **kept).etag}
+    with source, TemporaryFile(dir=lab.folder.root) as altered:
+        shutil.copyfileobj(source, altered, 1 << 20)
+        altered.write(b"!")
+        return {"etag": _replace(lab, stored, altered).etag}
 
 
 def _restore_object(lab: Lab, planted: Planted) -> None:
@@ -113,12 +117,18 @@ def _restore_object(lab: Lab, planted: Planted) -> None:
     if found is None:
         return
     stored, source = found
-    with source:
-        if stored.etag != planted["etag"]:
-            return
-        content = source.read()[:-1]
+    with source, TemporaryFile(dir=lab.folder.root) as restored:
+        if stored.etag == planted["etag"]:
+            shutil.copyfileobj(source, restored, 1 << 20)
+            restored.truncate(stored.size - 1)
+            _replace(lab, stored, restored)
+
+
+def _replace(lab: Lab, stored: StoredObject, content: IO[bytes]) -> StoredObject:
+    """Other bytes below the same metadata."""
+    content.seek(0)
     kept = {"content_type": stored.content_type, "storage_class": stored.storage_class, "tags": stored.tags}
-    lab.objects.put(BUCKET, planted["path"], content, stored.metadata, **kept)
+    return lab.objects.put(stored.bucket, stored.key, cast(BinaryIO, content), stored.metadata, **kept)
 
 
 def _lock_file(lab: Lab, path: str) -> Planted:
@@ -148,21 +158,25 @@ _ALL = (
     Fault(
         "agent-offline",
         "The DataSync agent does not answer: its status is OFFLINE and its tasks are UNAVAILABLE.",
-        "00: the agent is online; 02: the task can be started",
+        "00: The DataSync agent is online",
+        "runbook run 00",
         "Start the agent again: `runbook lab mend agent-offline`.",
     ),
     Fault(
         "file-changes-during-copy",
         "Somebody appends a byte to a file between its copy and its verification. With a path: only when that file "
         "is copied; without: the first file that is copied.",
-        "02: the execution succeeded (it ends in ERROR, verification failed)",
+        "02: The execution succeeded and nothing failed",
+        "runbook lab reset --at 02, plant it again, runbook run 02",
         "Stop writing to the source (`runbook lab mend file-changes-during-copy`) and run 02 once more.",
         takes_path=True,
     ),
     Fault(
         "object-altered",
-        "An object in the bucket is one byte longer than what DataSync wrote; its metadata is the same.",
-        "02: only what had changed was transferred (one file more differs); 05: content is equal on both sides",
+        "An object in the bucket is one byte longer than what DataSync wrote; its metadata is the same. 02 would find "
+        "that it differs and copy the file again, all green; what reads the share meanwhile gets the wrong content.",
+        "05: Every file in scope has the same content on both sides",
+        "runbook lab reset --at 04, plant it again, runbook run 04, runbook run 05 -p scope=everything",
         "Run 02 once more, it copies the file again, then 04; or `runbook lab mend object-altered`, then 04.",
         takes_path=True,
         default_path="images/00002.jpg",
@@ -172,19 +186,22 @@ _ALL = (
     Fault(
         "refresh-event-lost",
         "RefreshCache does its work, and its refresh-complete event never arrives.",
-        "04: the refresh-complete event arrived",
+        "04: The refresh is complete, or none was needed",
+        "runbook lab reset --at 04, plant it again, runbook run 04 -p timeout_minutes=0.2",
         "`ls` shows that the refresh was done; `runbook lab mend refresh-event-lost`, and run 04 once more.",
     ),
     Fault(
         "events-denied",
         "EventBridge refuses every call: the permission to make a rule is missing.",
-        "none: 04 says that no event can be heard, and `ls` decides",
+        "none; 04 says that no event can be heard, and `ls` decides",
+        "runbook lab reset --at 04, plant it again, runbook run 04",
         "Grant what `runbook doctor --iam` prints; `runbook lab mend events-denied`.",
     ),
     Fault(
         "unreadable-file",
         "A file of the export has changed and cannot be read by the agent.",
-        "02: nothing failed",
+        "02: The execution succeeded and nothing failed",
+        "runbook run 02",
         "Give the agent the permission to read it (`runbook lab mend unreadable-file`) and run 02 once more.",
         takes_path=True,
         default_path="images/00003.jpg",
@@ -194,7 +211,8 @@ _ALL = (
     Fault(
         "application-server-unreachable",
         "SSM has lost the application server: its ping status is ConnectionLost and commands are refused.",
-        "00: the application server is reachable",
+        "00: The application server answers and sees both mounts",
+        "runbook run 00",
         "Start its SSM agent again: `runbook lab mend application-server-unreachable`.",
     ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import time
@@ -18,8 +17,8 @@ from .body import Body
 from .core import ACCOUNT
 from .http import Headers, HttpRequest, HttpResponse
 from .iam_simulation import is_simulation, simulate
-from .moto_bridge import SERVICES, Moto
-from .protocol import Call, Refusal, Service
+from .moto_bridge import SERVICES, Moto, refuse_malformed, serves
+from .protocol import Call, Refusal, Service, decode
 from .signature import UNSIGNED, Claim, Refused, Secret, read_claim, verify
 
 CONTROL = "lab"  # the signing name of the lab's own control interface
@@ -141,7 +140,8 @@ class Front:
                 return self._own(self.services[claim.service], arrival, claim, body)
         if claim.service in SERVICES and self.denied(claim.service):
             raise Refusal("AccessDeniedException", f"User is not authorized to perform this action on {claim.service}")
-        if claim.service in SERVICES and not arrival.path.startswith("/moto-api"):
+        if claim.service in SERVICES and serves(arrival.path):
+            refuse_malformed(claim.service, arrival.query, arrival.headers, body)
             with self.gate.passing(counted=False):
                 if claim.service == "iam" and is_simulation(body):
                     return simulate(self.moto, body)
@@ -211,13 +211,7 @@ class Front:
     def _control(self, arrival: Arrival, body: bytes) -> HttpResponse:
         if arrival.method != "POST" or not arrival.path.startswith("/_lab/"):
             raise Refusal("UnknownOperationException", "The lab's control interface is POST /_lab/<verb>.")
-        try:
-            parameters = json.loads(body or b"{}")
-        except ValueError as error:
-            raise Refusal("SerializationException", f"The request body is not JSON: {error}") from error
-        if not isinstance(parameters, dict):
-            raise Refusal("SerializationException", "The request body must be a JSON object")
-        return control_response(self.control(arrival.path.removeprefix("/_lab/"), parameters))
+        return control_response(self.control(arrival.path.removeprefix("/_lab/"), decode(body)))
 
 
 def _document(arrival: Arrival) -> bytes:

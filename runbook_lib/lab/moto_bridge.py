@@ -11,15 +11,17 @@ import io
 import json
 import logging
 import os
+import re
 import threading
 import time
 import uuid
 from datetime import UTC
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from .core import ACCOUNT, CLOUD_REGION
 from .http import Headers, HttpResponse
+from .protocol import Refusal, decode, service_model
 from .signature import Secret
 
 SERVICES = frozenset({"sts", "iam", "sqs", "events", "logs", "monitoring"})  # by signing name
@@ -114,7 +116,10 @@ class Moto:
         def start(status: str, response_headers: list[tuple[str, str]], *_: Any) -> None:
             started.append((status, response_headers))
 
-        parts = self._application(environ, start)
+        try:
+            parts = self._application(environ, start)
+        except NotImplementedError as error:
+            raise Refusal("NotImplemented", f"The lab does not have this: {error}", status=501) from error
         try:
             answer = b"".join(parts)
         finally:
@@ -123,6 +128,33 @@ class Moto:
         status, response_headers = started[0]
         kept = [pair for pair in response_headers if pair[0].lower() not in ("content-length", "connection", "server")]
         return HttpResponse(int(status[:3]), kept, answer)
+
+
+def serves(path: str) -> bool:
+    """Whether moto's services have a path: the root, and a queue's own. Not moto's own interface, however spelt."""
+    return re.fullmatch(r"/(\d{12}/[A-Za-z0-9_-]+(\.fifo)?)?", unquote(path)) is not None
+
+
+def refuse_malformed(service: str, query: str, headers: Headers, body: bytes) -> None:
+    """Refusal of what no SDK sends and moto trips over: an unknown operation, a body that is none."""
+    model = service_model("cloudwatch" if service == "monitoring" else service)
+    compressed = "content-encoding" in headers  # as boto3 sends a large PutMetricData; moto unpacks it
+    target = headers.get("x-amz-target")
+    if target is not None:
+        operation = target.rpartition(".")[2]
+        if operation not in model.operation_names:
+            raise Refusal("UnknownOperationException", f"{service} has no operation {operation[:100]!r}")
+        shape = model.operation_model(operation).input_shape
+        missing = set() if compressed else set(getattr(shape, "required_members", ())) - decode(body).keys()
+        if missing:
+            raise Refusal("ValidationException", f"{operation} needs {', '.join(sorted(missing))}.")
+    elif not compressed:
+        try:
+            action = parse_qs(f"{query}&{body.decode()}").get("Action", [""])[0]
+        except ValueError as error:
+            raise Refusal("SerializationException", f"The request body is not a form: {error}") from error
+        if action not in model.operation_names:
+            raise Refusal("InvalidAction", f"The action {action[:100]!r} is not valid for {service}.")
 
 
 def _environ(method: str, path: str, query: str, headers: Headers, body: bytes) -> dict[str, Any]:

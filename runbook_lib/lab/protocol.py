@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .core import Lab
 
 
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # JSON can carry it, a path or an argument cannot
+
+
 class Refusal(Exception):
     """An AWS-shaped error: `code` becomes `__type`, further members stand beside the message (`errorCode=…`)."""
 
@@ -193,7 +196,7 @@ class Service:
         if handler is None:
             raise Refusal("NotImplemented", f"The lab does not have {self.name} {operation}.", status=501)
         operation_model: OperationModel = model.operation_model(operation)
-        parameters = _decode(body)
+        parameters = decode(body)
         if operation_model.input_shape is not None:
             found = problems(operation_model.input_shape, parameters)
             if found:
@@ -203,7 +206,8 @@ class Service:
         return json.dumps(serialise(operation_model.output_shape, result or {})).encode()
 
 
-def _decode(body: bytes) -> dict[str, Any]:
+def decode(body: bytes) -> dict[str, Any]:
+    """The members of a JSON request; Refusal when it is not one JSON object."""
     try:
         parameters = json.loads(body.decode("utf-8") or "{}")
     except (ValueError, RecursionError) as error:

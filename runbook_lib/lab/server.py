@@ -26,15 +26,28 @@ HEADER_LIMIT = 64 << 10  # bytes of request line and headers
 log = logging.getLogger(__name__)
 
 
+class _Agreeing(dict[bytes, bytes]):
+    """Headers of which no two give different lengths (cheroot takes the last)."""
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        if name == b"Content-Length" and self.get(name, value) != value:
+            raise ValueError("Two Content-Length headers.")
+        super().__setitem__(name, value)
+
+
 class _HeaderReader(cheroot.server.HeaderReader):
     """Refuses headers that leave the body's length in doubt, and leaves `100 Continue` to the body."""
 
     def __call__(self, rfile: Any, hdict: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = super().__call__(rfile, hdict)
+        found: dict[bytes, bytes] = super().__call__(rfile, _Agreeing(hdict or {}))
+        if b"Content-Length" in found and b"Transfer-Encoding" in found:
+            raise ValueError("Content-Length and Transfer-Encoding together.")
         if not found.get(b"Content-Length", b"0").isdigit():
             raise ValueError("Malformed Content-Length Header.")
         if found.pop(b"Expect", b"").lower() == b"100-continue":
             found[_EXPECT] = b"100-continue"
+        if hdict is not None:
+            hdict.update(found)
         return found
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from .commands import Command, run_command
+from .commands import Command, Done, run_command
 from .core import Lab
-from .protocol import Call, Refusal, Service, page
+from .protocol import UNWRITABLE, Call, Refusal, Service, page
 
 INSTANCE = "ssm.instance"
 INVOCATION = "ssm.invocation"
 STDOUT_LIMIT = 24_000  # characters kept (SSM API, GetCommandInvocation)
 STDERR_LIMIT = 8_000
+SCRIPT_LIMIT = 100_000  # bytes; about what SSM takes, and less than Linux takes in one argument
 DEFAULT_TIMEOUT = "3600"  # seconds: AWS-RunShellScript's executionTimeout
 VISIBLE_AFTER = 0.05  # seconds in which GetCommandInvocation does not know a command yet
 FINAL = {"Success", "Failed", "TimedOut", "Cancelled"}
+
+log = logging.getLogger(__name__)
 
 
 class Ssm(Service):
@@ -115,6 +119,12 @@ class Ssm(Service):
             raise Refusal(
                 "InvalidParameters", f"AWS-RunShellScript needs commands and does not know {sorted(unknown)}."
             )
+        script = "\n".join(given["commands"])
+        directory = (given.get("workingDirectory") or [""])[0]
+        if UNWRITABLE.search(script + directory):
+            raise Refusal("InvalidParameters", "commands and workingDirectory may not have NUL or lone surrogates.")
+        if len(script.encode()) > SCRIPT_LIMIT:
+            raise Refusal("InvalidParameters", f"commands may have {SCRIPT_LIMIT} bytes, not {len(script.encode())}.")
         timeout = (given.get("executionTimeout") or [DEFAULT_TIMEOUT])[0]
         if not re.fullmatch(r"[1-9][0-9]{0,5}", timeout) or int(timeout) > 172_800:
             raise Refusal("InvalidParameters", f"executionTimeout is 1 to 172800 seconds, not {timeout[:20]!r}.")
@@ -135,8 +145,6 @@ class Ssm(Service):
                 "StandardErrorContent": "",
             }
             self.lab.database.put(INVOCATION, f"{command}/{instance}", body)
-            script = "\n".join(given["commands"])
-            directory = (given.get("workingDirectory") or [""])[0]
             threading.Thread(
                 target=self._run, args=(command, instance, script, directory, int(timeout)), daemon=True
             ).start()
@@ -150,7 +158,12 @@ class Ssm(Service):
             running = Command(script, self.lab.folder.application / directory, timeout)
             self._running[key] = running
         self.lab.database.update(INVOCATION, key, Status="InProgress", StatusDetails="InProgress", Began=_now())
-        done = run_command(running, STDOUT_LIMIT, STDERR_LIMIT)
+        try:
+            done = run_command(running, STDOUT_LIMIT, STDERR_LIMIT)
+        except Exception:
+            log.exception("The command %s could not be run", command)
+            running.kill()
+            done = Done(-1, "", "The lab could not run this; `runbook lab logs` has the reason.\n", False, False)
         if done.cancelled:
             status, details = "Cancelled", "Cancelled"
         elif done.timed_out:

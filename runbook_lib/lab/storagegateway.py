@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from .core import ACCOUNT, Lab
 from .gateway_shares import CACHE, Shares
-from .protocol import Call, Refusal, Service, page, service_model
+from .protocol import UNWRITABLE, Call, Refusal, Service, page, service_model
 from .share import STAGED
 from .share_known import Known
 from .share_settings import GATEWAY, SHARE, STORAGE_CLASSES, bucket_and_prefix
@@ -248,8 +248,10 @@ class StorageGateway(Service):
         arn = self._available(parameters["FileShareARN"], call)["FileShareARN"]
         folders = parameters.get("FolderList", ["/"])
         for folder in folders:
-            if folder != "/" and any(part in ("", ".", "..") for part in folder.removeprefix("/").split("/")):
-                raise refusal("InvalidParameters", f"Folder {folder[:200]!r}: no slash at its end, no empty part.")
+            parts = folder.removeprefix("/").split("/")
+            if folder != "/" and (any(part in ("", ".", "..") for part in parts) or UNWRITABLE.search(folder)):
+                said = "no slash at its end, no empty part, no '.', no '..', no NUL, no lone surrogate"
+                raise refusal("InvalidParameters", f"Folder {folder[:200]!r}: {said}.")
         spacing = SPACING * self.lab.pace
         identity = self._shares.accept_refresh(arn, folders, parameters.get("Recursive", True), spacing)
         if identity is None:

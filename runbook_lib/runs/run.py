@@ -15,6 +15,8 @@ from typing import Any
 
 from ..checks import MIME_TYPE
 from ..evidence.folder import RunFolder
+from ..evidence.provenance import provenance
+from ..settings import PACKAGE_ROOT
 from .plan import Step
 
 
@@ -43,9 +45,13 @@ def run(
 ) -> Iterator[Outcome]:
     """Execute notebooks in order into the run folder; after the first failure the others are `not run`."""
     failed = False
+    run_folder.events(
+        "run-start", notebooks=[step.name for step in steps], parameters=parameters, **run_folder.about, **provenance()
+    )
     with _environment(RUNBOOK_RUN=str(run_folder.path)):
         for step in steps:
             if failed:
+                run_folder.events("notebook-end", notebook=step.name, status="not run")
                 yield Outcome(step.name, "not run", 0.0, 0, None)
                 continue
             started(step)
@@ -60,6 +66,7 @@ def run(
             )
             failed = not outcome.ok
             yield outcome
+    run_folder.events("run-end", status="failed" if failed else "passed")
 
 
 def _execute(step: Step, output: Path, parameters: dict[str, Any]) -> Outcome:
@@ -76,6 +83,7 @@ def _execute(step: Step, output: Path, parameters: dict[str, Any]) -> Outcome:
         thread.join(20)
         ended.insert(0, ("interrupted", "interrupted by a signal; what was started at AWS goes on"))
     status, error = ended[0]
+    _without_machine_paths(output)
     return Outcome(step.name, status, time.monotonic() - began, _checks(output), output, error)
 
 
@@ -98,6 +106,28 @@ def _papermill(step: Step, output: Path, parameters: dict[str, Any]) -> tuple[st
     except Exception as failure:  # the kernel died or did not start: said, and the run stops
         return "failed", f"{type(failure).__name__}: {failure}"
     return "passed", ""
+
+
+def _without_machine_paths(output: Path) -> None:
+    """Take this machine's folders out of an executed notebook: papermill's metadata, and tracebacks."""
+    import nbformat
+
+    if not output.exists():
+        return
+    notebook = nbformat.read(output, as_version=4)
+    about = notebook.metadata.get("papermill", {})
+    for name in ("input_path", "output_path"):
+        if about.get(name):
+            about[name] = Path(about[name]).name
+    for cell in notebook.cells:
+        for failure in cell.get("outputs", []):
+            if failure.output_type == "error":
+                failure.traceback = [
+                    line.replace(f"{PACKAGE_ROOT}/", "").replace(str(Path.home()), "~") for line in failure.traceback
+                ]
+    new = output.with_suffix(".new")
+    new.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    new.replace(output)
 
 
 def _end_kernels() -> None:

@@ -138,7 +138,8 @@ def test_a_reset_while_it_runs_keeps_keys_port_and_pace(lab: StateFolder) -> Non
 
 
 def test_faults_are_planted_and_mended(lab: StateFolder) -> None:
-    lab.run("break", "agent-offline")
+    said = lab.run("break", "agent-offline").stdout
+    assert "00: The DataSync agent is online" in said and "runbook run 00" in said and "mend agent-offline" in said
     assert list(lab.status()["faults"]) == ["agent-offline"]
     lab.run("mend")
     assert lab.status()["faults"] == {}
@@ -150,6 +151,18 @@ def test_wrong_verbs_and_wrong_worlds_are_clear(lab: StateFolder) -> None:
     assert lab.run("brew", check=False).returncode == 2
     wrong = lab.run("reset", "--at", "99", check=False)
     assert wrong.returncode == 1 and "99" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+def test_faults_are_listed_with_what_happens_and_what_fails(lab: StateFolder) -> None:
+    said = lab.run("break").stdout
+    assert said.count("  happens  ") == said.count("  fails    ") == 7 and "object-altered" in said
+    assert lab.status()["faults"] == {}
+
+
+def test_a_pace_is_a_number_and_4_is_04(lab: StateFolder) -> None:
+    wrong = lab.run("pace", "fast", check=False)
+    assert wrong.returncode == 2 and "'fast' is no pace: give a number from 0" in wrong.stderr
+    assert "notebook 04" in lab.run("reset", "--at", "4").stdout and lab.status()["world"]["at"] == "04"
 
 
 def test_stop_leaves_nothing_running_and_the_state_stays(lab: StateFolder) -> None:

@@ -219,6 +219,14 @@ def test_a_new_task_is_creating_for_a_moment_at_full_pace(world: World) -> None:
     refused(world, "StartTaskExecution", TaskArn=task)
 
 
+def test_a_task_of_an_older_lab_is_described(world: World) -> None:
+    task = world.task()
+    document = world.lab.database.get("datasync.task", task)
+    assert document is not None
+    world.lab.database.put("datasync.task", task, {name: document[name] for name in document if name != "MadeBy"})
+    assert world.call("DescribeTask", TaskArn=task)["Status"] == "AVAILABLE"
+
+
 def test_tags_are_set_listed_and_removed(world: World) -> None:
     task = world.task(Tags=[{"Key": "a", "Value": "1"}])
     execution = world.begin(task, Tags=[{"Key": "e", "Value": "1"}])
@@ -378,6 +386,7 @@ def test_a_killed_daemon_takes_its_worker_along_and_tells_the_truth_afterwards(t
     assert (done["Status"], done["Result"]["ErrorCode"]) == ("ERROR", "LabStopped")
     assert done["Result"]["TransferStatus"] == "ERROR" and done["EndTime"] >= done["LaunchTime"]
     assert "The lab was stopped" in done["Result"]["ErrorDetail"]
+    assert 0 < done["Result"]["TransferDuration"] <= done["Result"]["TotalDuration"]
     assert done["FilesTransferred"] <= len(world.stored())
     world.lab.objects.recover()
     assert len(list(world.lab.folder.blobs.glob("*/*"))) == len(world.stored())

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from runbook_lib.lab.core import ACCOUNT, CLOUD_REGION
 from tests.lab.conftest import Door
-from tests.lab.test_server import code_of
+from tests.lab.test_server import code_of, signed
 
 
 def test_the_caller_is_the_labs_participant(door: Door) -> None:
@@ -155,3 +155,45 @@ def test_log_lines_and_datapoints_are_readable(door: Door) -> None:
         Statistics=["Maximum"],
     )["Datapoints"]
     assert [point["Maximum"] for point in found] == [12.5]
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "code"),
+    [
+        ("AmazonSQS.CreateQueue", b"\xff\xfe{", "SerializationException"),
+        ("AmazonSQS.CreateQueue", b"[" * 100_000, "SerializationException"),
+        ("AmazonSQS.CreateQueue", b"[]", "SerializationException"),
+        ("AmazonSQS.CreateQueue", b"{}", "ValidationException"),
+        ("AmazonSQS.Nope", b"{}", "UnknownOperationException"),
+    ],
+)
+def test_malformed_json_is_refused_and_not_a_fault_of_ours(door: Door, target: str, body: bytes, code: str) -> None:
+    status, _, answer = signed(door, "sqs", "POST", "/", body, X_Amz_Target=target)
+    assert (status, json.loads(answer)["__type"]) == (400, code)
+
+
+@pytest.mark.parametrize("service", ["sts", "iam", "monitoring", "sqs"])
+def test_an_unknown_action_is_invalid(door: Door, service: str) -> None:
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    for body, code in (
+        (b"Action=Nope", b"InvalidAction"),
+        (b"", b"InvalidAction"),
+        (b"\xff", b"SerializationException"),
+    ):
+        status, _, answer = signed(door, service, "POST", "/", body, **form)
+        assert (status, b"<Code>%b</Code>" % code in answer) == (400, True)
+
+
+@pytest.mark.parametrize("path", ["/moto-api/reset", "/%6doto-api/reset", "/x/../moto-api/reset", "/%2e/moto-api/"])
+def test_motos_own_interface_is_closed_however_it_is_spelt(door: Door, path: str) -> None:
+    assert signed(door, "sts", "POST", path)[0] == 400
+
+
+def test_a_large_compressed_request_and_a_queues_own_address_reach_moto(door: Door) -> None:
+    data = [{"MetricName": f"m{number}", "Value": 1.0, "Unit": "Count"} for number in range(300)]
+    door.client("cloudwatch").put_metric_data(Namespace="Large", MetricData=data)
+    assert len(door.client("cloudwatch").list_metrics(Namespace="Large")["Metrics"]) == 300
+    door.client("sqs").create_queue(QueueName="own.fifo", Attributes={"FifoQueue": "true"})
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    body = b"Action=GetQueueAttributes&AttributeName.1=All"
+    assert signed(door, "sqs", "POST", f"/{ACCOUNT}/own.fifo", body, **form)[0] == 200

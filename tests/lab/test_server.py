@@ -279,6 +279,21 @@ def test_a_doubtful_length_is_a_bad_request(door: Door, length: str) -> None:
     assert answer.startswith(b"HTTP/1.1 400")
 
 
+def test_two_lengths_that_differ_and_a_length_beside_chunks_are_bad_requests(door: Door) -> None:
+    head = f"PUT /b/key HTTP/1.1\nHost: 127.0.0.1:{door.port}\nContent-Length: 5\n"
+    for more in ("Content-Length: 6\n", "Transfer-Encoding: chunked\n"):
+        assert exchange(door, head + more + "\n").startswith(b"HTTP/1.1 400")
+    assert exchange(door, head + "Content-Length: 5\n\n", b"hello").startswith(b"HTTP/1.1 403")
+
+
+def test_a_refused_body_that_is_announced_and_not_sent_is_not_waited_for(door: Door) -> None:
+    head = f"PUT /b/key HTTP/1.1\r\nHost: 127.0.0.1:{door.port}\r\nContent-Length: 5000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", door.port), timeout=5) as connection:
+        connection.sendall(head.encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 403") and b"Connection: close" in answer
+
+
 def test_a_connection_serves_many_requests(door: Door) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=10)
     for _ in range(3):
@@ -293,6 +308,7 @@ def test_a_signed_control_request_reaches_the_lab(door: Door) -> None:
     assert door.control[-1] == ("pace", {"pace": 1})
     assert signed(door, "lab", "POST", "/_lab/pace", b"[1]")[0] == 400
     assert signed(door, "lab", "POST", "/_lab/pace", b"{")[0] == 400
+    assert signed(door, "lab", "POST", "/_lab/pace", b"[" * 100_000)[0] == 400
 
 
 def test_a_closed_gate_holds_requests_until_it_opens(door: Door) -> None:

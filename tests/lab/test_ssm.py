@@ -75,6 +75,35 @@ def test_a_command_really_runs_in_the_servers_home(server: Server) -> None:
     assert (server.lab.folder.application / "made").exists()
 
 
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+def test_a_text_that_no_command_can_hold_is_refused(server: Server, text: str) -> None:
+    for attempt in ({"commands": [text]}, {"commands": ["true"], "workingDirectory": [text]}):
+        with pytest.raises(Refusal, match="NUL") as refused:
+            server.send(*attempt.pop("commands"), **attempt)
+        assert refused.value.code == "InvalidParameters"
+
+
+def test_a_script_has_a_limit(server: Server) -> None:
+    assert server.ended(server.send("#" * 100_000))["Status"] == "Success"
+    with pytest.raises(Refusal, match="100000 bytes"):
+        server.send("#" * 50_000, "#" * 50_000)
+
+
+def test_a_directory_that_is_not_there_is_told_without_the_machines_paths(server: Server) -> None:
+    seen = server.ended(server.send("true", workingDirectory=["nowhere"]))
+    assert seen["Status"] == "Failed" and "No such file or directory" in seen["StandardErrorContent"]
+    assert "/" not in seen["StandardErrorContent"]
+
+
+def test_a_command_that_the_lab_cannot_run_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("runbook_lib.lab.ssm.run_command", broken)
+    assert server.ended(server.send("true"))["Status"] == "Failed"
+    assert not server.ssm._running
+
+
 def test_just_after_sending_the_invocation_does_not_exist(server: Server) -> None:
     command = server.send("true")
     with pytest.raises(Refusal) as refused:

@@ -179,10 +179,14 @@ def test_the_refresh_event_carries_the_notification_the_times_and_the_folders(wo
     assert world.listing() == ["a", "a/1"]
 
 
-@pytest.mark.parametrize("folder", ["/images/", "images//a", "/../etc", "//", "/."])
+@pytest.mark.parametrize("folder", ["/images/", "images//a", "/../etc", "//", "/.", "a\0b", "\ud800"])
 def test_a_folder_with_a_trailing_slash_or_dots_is_refused(world: World, folder: str) -> None:
     error = refused(world, "RefreshCache", FileShareARN=world.arn, FolderList=[folder])
     assert error.members["error"] == {"errorCode": "InvalidParameters"}
+
+
+def test_a_folder_with_dots_is_told_about_dots(world: World) -> None:
+    assert "no '..'" in refused(world, "RefreshCache", FileShareARN=world.arn, FolderList=["/../etc"]).message
 
 
 def test_a_third_refresh_in_flight_is_refused(world: World) -> None:

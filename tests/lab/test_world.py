@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -289,6 +290,15 @@ def test_a_world_is_made_without_waiting_whatever_the_pace(tmp_path: Path) -> No
     with lab.hurried():
         assert lab.pace == 0
     assert lab.pace == 1
+
+
+def test_every_fault_names_a_check_in_the_notebooks_own_words() -> None:
+    notebooks = Path(__file__).resolve().parents[2] / "notebooks"
+    for fault in faults.FAULTS.values():
+        number, _, check = fault.fails.partition(": ")
+        if fault.name != "events-denied":  # none fails
+            (notebook,) = notebooks.glob(f"{number}_*.ipynb")
+            assert json.dumps(f'"{check}"')[1:-1] in notebook.read_text()
 
 
 def test_the_readme_names_every_fault() -> None:
