@@ -19,6 +19,7 @@ Side = Literal["source", "share"]
 SIDES: tuple[Side, Side] = ("source", "share")
 LABELS = {"source": "NFS server", "share": "file share"}
 
+MISSING = 44  # the exit status with which our scripts say that something is not there
 CHUNK = 20_000  # characters fetched by one command: below what SSM keeps of an output
 SCAN_LIMIT = 400_000  # characters of compressed listing that are fetched: tens of thousands of entries
 
@@ -50,6 +51,7 @@ class Listing(Shown):
     command: str
     names: tuple[str, ...]
     truncated: bool
+    missing: bool = False  # the folder is not there
 
     @property
     def ok(self) -> bool:
@@ -69,7 +71,8 @@ class Listing(Shown):
         """The command and its first lines."""
         cut = "\n(cut: the listing is longer than a command's output)" if self.truncated else ""
         more = f"\n… and {len(self.names) - 10:,} more" if len(self.names) > 10 else ""
-        return "\n".join([f"$ {self.command}", *self.names[:10]]) + more + cut
+        none = "\n(there is no such folder)" if self.missing else ""
+        return "\n".join([f"$ {self.command}", *self.names[:10]]) + more + cut + none
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,16 @@ class ApplicationServer:
         return whole
 
     def ls(self, side: Side, folder: str = "", *, hidden: bool = False) -> Listing:
-        """What the application sees with `ls`; `hidden` with `ls -A`."""
-        shown = quoted(["ls", "-A" if hidden else "", self.path(side, folder)])
-        result = self.host.run(f"LC_ALL=C {shown}", timeout=60).required()
-        return Listing(
-            side, shown, tuple(result.output.rstrip("\n").split("\n")) if result.output else (), result.truncated
-        )
+        """What the application sees with `ls`; `hidden` with `ls -A`. The share may not have the folder yet."""
+        whole = self.path(side, folder)
+        shown = quoted(["ls", "-A" if hidden else "", whole])
+        result = self.host.run(f"test -e {quoted([whole])} || exit {MISSING}; LC_ALL=C {shown}", timeout=60)
+        if result.exit_status == MISSING and side == "share":
+            return Listing(side, shown, (), False, missing=True)
+        if result.exit_status == MISSING:
+            raise NotFound(f"{whole} is not on the {LABELS[side]}. Is it mounted, and is the path right?")
+        lines = result.required().output.rstrip("\n").split("\n") if result.output else []
+        return Listing(side, shown, tuple(lines), result.truncated)
 
     def exists(self, side: Side, path: str) -> bool:
         """Is there a file or folder of this name?"""
@@ -181,9 +188,9 @@ class ApplicationServer:
         """Open a file and read it to its end; `NotFound` when it is not there."""
         whole = self.path(side, path)
         name = quoted([whole])
-        script = f"test -f {name} || exit 44; wc -c < {name} && {_hasher()} && $hasher {name}"
+        script = f"test -f {name} || exit {MISSING}; wc -c < {name} && {_hasher()} && $hasher {name}"
         result = self.host.run(script, timeout=600)
-        if result.exit_status == 44:
+        if result.exit_status == MISSING:
             raise NotFound(f"{whole} is not on the {LABELS[side]}.")
         fields = result.required().output.split()
         return FileFacts(side, whole, int(fields[0]), fields[1])

@@ -58,8 +58,14 @@ def test_a_long_scan_is_fetched_in_pieces(mounts: Path) -> None:
 def test_a_file_that_is_missing_is_not_found_and_a_failing_command_says_why(mounts: Path) -> None:
     with pytest.raises(NotFound, match="nowhere is not on the NFS server"):
         server(mounts).facts("source", "nowhere")
-    with pytest.raises(CommandFailed, match="exit status 2"):
+    with pytest.raises(NotFound, match=r"nowhere is not on the NFS server\. Is it mounted"):
         server(mounts).ls("source", "nowhere")
+    with pytest.raises(CommandFailed, match="exit status 1"):
+        server(mounts).copy("nowhere", "copy")
+
+
+def test_a_folder_that_the_share_does_not_have_yet_is_shown_as_such(mounts: Path) -> None:
+    assert "(there is no such folder)" in repr(server(mounts).ls("share", "sub dir"))
 
 
 @pytest.mark.parametrize("path", ["../other", "a/../../other", "/../other"])
