@@ -21,7 +21,7 @@ from runbook_lib.evidence.folder import RunFolder
 from runbook_lib.runs import plan
 from runbook_lib.runs.run import Outcome, run
 from runbook_lib.settings import PACKAGE_ROOT
-from tests.throwaway import ThrowawayLab
+from tests.throwaway import ThrowawayLab, client
 
 
 def execute(*numbers: str, folder: RunFolder | None = None, **parameters: Any) -> list[Outcome]:
@@ -230,6 +230,48 @@ def test_every_call_of_a_whole_run_is_in_the_policy_that_doctor_prints(lab: Thro
             action = f"{event['service']}:{event['operation']}"
             assert renamed.get(action, action) in actions([event["notebook"]]), (event["notebook"], action)
     assert set(ACTIONS) == {step.name for step in plan.steps()}
+
+
+def test_an_enhanced_task_counts_its_file_and_its_folder_apart(lab: ThrowawayLab) -> None:
+    lab.reset("02")
+    datasync = client(lab, "datasync")
+    (basic,) = datasync.list_tasks()["Tasks"]
+    ends = datasync.describe_task(TaskArn=basic["TaskArn"])
+    datasync.create_task(
+        Name="enhanced", TaskMode="ENHANCED",
+        SourceLocationArn=ends["SourceLocationArn"], DestinationLocationArn=ends["DestinationLocationArn"],
+        Options={"VerifyMode": "ONLY_FILES_TRANSFERRED"},
+    )  # fmt: skip
+    copied, again = execute("02", task="enhanced"), execute("02", task="enhanced")
+    assert copied[0].ok and again[0].ok, (copied, again)
+    for said in ("1 file and 1 folder", "Folders transferred", "by a ENHANCED task execution"):
+        assert said in text(copied[0]), said
+    assert "0 items to transfer" in text(again[0])
+
+
+def test_a_wait_that_ends_leaves_the_execution_running_and_the_next_run_attaches(lab: ThrowawayLab) -> None:
+    lab.reset("02")
+    lab.verb("pace", "0.5")
+    try:
+        (ended,) = execute("02", timeout_minutes=0.01)
+        assert (ended.status, "WaitTimedOut" in ended.error) == ("failed", True)
+        assert "nothing was cancelled" in ended.error
+        (attached,) = execute("02")
+    finally:
+        lab.verb("pace", "0")
+    assert attached.ok, attached.error
+    assert "was already running and was attached to" in text(attached)
+    assert len(client(lab, "datasync").list_task_executions()["TaskExecutions"]) == 2
+
+
+def test_a_role_is_assumed_and_named_in_the_record(lab: ThrowawayLab, tmp_path: Path) -> None:
+    lab.reset("00")
+    role = "arn:aws:iam::123456789012:role/MigrationOperator"
+    account = {"account": "123456789012", "confirm": "123456789012"}
+    (looked,) = execute("00", environment=other_account(tmp_path, role_arn=role, **account))
+    assert looked.ok, looked.error
+    (who,) = [event for event in events(looked) if event["kind"] == "identity"]
+    assert who["arn"] == "arn:aws:sts::123456789012:assumed-role/MigrationOperator/migration-runbook"
 
 
 def test_three_kernels_at_once(lab: ThrowawayLab) -> None:

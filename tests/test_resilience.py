@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from runbook_lib.settings import PACKAGE_ROOT
-from tests.throwaway import ThrowawayLab, throwaway_lab
+from tests.throwaway import ThrowawayLab, client, connection, throwaway_lab
 
 SLOW = 40_000  # bytes per second: 200 pictures take more than ten seconds
 
@@ -26,19 +25,6 @@ def own_lab() -> Iterator[ThrowawayLab]:
     """A lab of this test's own, because it is killed."""
     with throwaway_lab() as lab:
         yield lab
-
-
-def connection(lab: ThrowawayLab) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((lab.state / "connection.json").read_text())
-    return found
-
-
-def client(lab: ThrowawayLab, service: str) -> Any:
-    found = connection(lab)
-    return boto3.client(
-        service, endpoint_url=found["url"], region_name="eu-central-1",
-        aws_access_key_id=found["access_key"], aws_secret_access_key=found["secret_key"],
-    )  # fmt: skip
 
 
 def eventually(look: Any, patience: float = 30) -> Any:

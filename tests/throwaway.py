@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import boto3
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,18 @@ def throwaway_lab() -> Iterator[ThrowawayLab]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def connection(lab: ThrowawayLab) -> dict[str, Any]:
+    """Where the lab is and its credentials."""
+    found: dict[str, Any] = json.loads((lab.state / "connection.json").read_text())
+    return found
+
+
+def client(lab: ThrowawayLab, service: str) -> Any:
+    """A boto3 client of the lab."""
+    found = connection(lab)
+    return boto3.client(
+        service, endpoint_url=found["url"], region_name="eu-central-1",
+        aws_access_key_id=found["access_key"], aws_secret_access_key=found["secret_key"],
+    )  # fmt: skip

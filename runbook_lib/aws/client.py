@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import boto3
@@ -98,13 +99,14 @@ class Session:
     ) -> boto3.Session:
         try:
             if credentials is not None:
-                return boto3.Session(credentials.access_key, credentials.secret_key, region_name=region)
-            base = boto3.Session(profile_name=profile, region_name=region)
+                base = boto3.Session(credentials.access_key, credentials.secret_key, region_name=region)
+            else:
+                base = boto3.Session(profile_name=profile, region_name=region)
         except ProfileNotFound as error:
             raise AwsError(
                 f"{error}. Set `profile` in the environment's file to one that `aws configure list-profiles` shows."
             ) from error
-        return assume(base, role_arn, region) if role_arn else base
+        return assume(base, role_arn, region, self.endpoint_url) if role_arn else base
 
     def client(self, service: str, region: str, *, starts: bool = False) -> Client:
         """A client for a service in a region; `starts=True` for calls that start something: no SDK retries."""
@@ -266,18 +268,18 @@ def refuse_stray_endpoints(endpoint_url: str | None) -> None:
             )
 
 
-def assume(base: boto3.Session, role_arn: str, region: str) -> boto3.Session:
+def assume(base: boto3.Session, role_arn: str, region: str, endpoint_url: str | None) -> boto3.Session:
     """A session in a role, whose credentials botocore renews by itself."""
     from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
+    if base.get_credentials() is None:
+        raise CredentialsExpired(f"There are no credentials to assume {role_arn} with. Sign in, or set `profile`.")
     fetcher = AssumeRoleCredentialFetcher(
-        client_creator=base._session.create_client,
+        client_creator=partial(base._session.create_client, region_name=region, endpoint_url=endpoint_url),
         source_credentials=base.get_credentials(),
         role_arn=role_arn,
         extra_args={"RoleSessionName": "migration-runbook"},
     )
-    if base.get_credentials() is None:
-        raise CredentialsExpired(f"There are no credentials to assume {role_arn} with. Sign in, or set `profile`.")
     inner = botocore.session.Session()
     inner._credentials = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
     return boto3.Session(botocore_session=inner, region_name=region)
