@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -148,11 +148,13 @@ class Share:
             return Refreshed("Nothing was refreshed: the share already shows what the last copy brought.", True, None)
         if covered and not self.wait_visible(absent).count:
             return Refreshed("Adopted: a refresh of ours was accepted after the last copy.", True, None)
-        self._wait_spacing(accepted)
+        self._wait_spacing()
         info = self.info
         with Listener(
             self._session, self._region, self._account, refresh_pattern(info.gateway_arn, info.arn)
         ) as listener:
+            # the intent first: when no answer comes, the next refresh still keeps its distance from this one
+            self._remember(f"share.refresh-asked {info.arn}", datetime.now(UTC).isoformat())
             refresh = self._gateway.refresh(info, folder)
             accepted_at = {"accepted": refresh.accepted.isoformat(), "id": refresh.notification_id, "folder": folder}
             self._remember(f"share.refresh {info.arn}", accepted_at)
@@ -230,8 +232,9 @@ class Share:
         wide_enough = known == "" or f"{folder.strip('/')}/".startswith(f"{known}/")
         return ended is not None and accepted > ended and wide_enough
 
-    def _wait_spacing(self, accepted: datetime | None) -> None:
-        rest = spacing_left(accepted, self._spacing)
+    def _wait_spacing(self) -> None:
+        asked = self._recall(f"share.refresh-asked {self.info.arn}")
+        rest = spacing_left(datetime.fromisoformat(asked) if asked else None, self._spacing)
         if rest > 0:
             Progress("Storage Gateway ignores a refresh within a minute of the last", rest).beat("waiting", 0.0)
             self._sleep(rest)

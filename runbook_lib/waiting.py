@@ -17,6 +17,7 @@ def wait_until(
     *,
     timeout: float,
     what: str,
+    advice: str = "Run this cell again to attach to it and go on waiting.",
     heartbeat: Callable[[Seen, float], None] = lambda seen, elapsed: None,
     first: float = 0.1,
     longest: float = 10.0,
@@ -37,7 +38,7 @@ def wait_until(
         if elapsed >= timeout:
             raise WaitTimedOut(
                 f"Stopped waiting for {what} after {elapsed:.0f} s. It goes on by itself: nothing was cancelled. "
-                f"Run this cell again to attach to it and go on waiting."
+                + advice
             )
         sleep(min(pause, max(timeout - elapsed, 0)))
         pause = min(pause * 1.5, longest)

@@ -132,8 +132,7 @@ def test_an_adopted_refresh_that_shows_nothing_is_done_again(world: World) -> No
 
 
 def test_the_minute_between_two_refreshes_is_waited_out(world: World) -> None:
-    world.last_copy = None
-    accepted(world, datetime.now(UTC))
+    world.memory["share.refresh-asked arn:share"] = datetime.now(UTC).isoformat()
     world.share.refresh("/", ABSENT)
     assert 55 < world.slept[0] <= 60
 

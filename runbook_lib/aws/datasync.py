@@ -157,8 +157,12 @@ class TaskExecution(Shown):
 
     @property
     def items_estimated(self) -> int:
-        """Files and directories that DataSync's own preparation found to transfer; read only after the end."""
-        return self.estimated_files + self.estimated_folders
+        """Files and directories that DataSync's own preparation found to transfer; read only after the end.
+
+        BASIC adds the expected deletions to its estimate (DataSync API, DescribeTaskExecution): they are taken off.
+        """
+        deletions = self.raw.get("EstimatedFilesToDelete", 0) if self.mode == "BASIC" else 0
+        return self.estimated_files + self.estimated_folders - deletions
 
     @property
     def short_id(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..display import Progress
 from ..errors import Ambiguous, AwsError, NotFound
 from ..waiting import wait_until
 from .client import Session
@@ -91,11 +92,14 @@ class RunCommand:
                 ) from error
             raise
         command = sent["Command"]["CommandId"]
+        progress = Progress("Command on the application server")
         answer = wait_until(
             lambda: self._invocation(command, instance_id),
             lambda seen: seen["Status"] not in STILL_GOING,
             timeout=timeout + 60,
             what=f"command {command} on {instance_id}",
+            advice="Look at it with `aws ssm get-command-invocation`, then run this cell again.",
+            heartbeat=lambda seen, elapsed: progress.beat(seen["Status"], elapsed) if elapsed > 2 else None,
             first=0.05,
             longest=5,
             clock=self._clock,

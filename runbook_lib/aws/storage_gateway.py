@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import Ambiguous, AwsError, NotFound
+from ..errors import Ambiguous, NotFound
 from .client import Session
 
 
@@ -91,11 +91,6 @@ class StorageGateway:
     def cache_dirty_percent(self, gateway_arn: str) -> float:
         """How much of the cache waits to be uploaded, in percent; it must be 0 before a gateway is stopped."""
         return float(self._client.look("describe_cache", GatewayARN=gateway_arn).get("CacheDirtyPercentage", 0.0))
-
-
-def too_many_refreshes(error: AwsError) -> bool:
-    """True when a refresh was refused because two are in flight (the message's text is not documented)."""
-    return error.code == "InvalidGatewayRequestException" and "refresh" in str(error).lower()
 
 
 def spacing_left(accepted: datetime | None, spacing: float, now: float | None = None) -> float:
