@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .application_server import ApplicationServer, Side
+from .application_server import ApplicationServer
 from .aws.client import Session
-from .aws.datasync import DataSync, Task
+from .aws.datasync import DataSync
+from .aws.executions import Task
 from .aws.identity import Identity, Permission, Probe, probe
 from .aws.ssm import RunCommand
 from .aws.storage_gateway import FileShare, StorageGateway
 from .display import Shown, Table, plural
+from .sides import Side
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,8 @@ from . import permissions, picker, preflight
 from .application_server import ApplicationServer
 from .aws import identity
 from .aws.client import Session
-from .aws.datasync import DataSync, Task
+from .aws.datasync import DataSync
+from .aws.executions import Task
 from .aws.s3 import S3
 from .aws.ssm import RunCommand
 from .aws.storage_gateway import FileShare, StorageGateway

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .application_server import ApplicationServer, FileFacts
+from .application_server import ApplicationServer
 from .display import Shown, Table
 from .errors import RunbookError
 from .settings import Knobs
+from .sides import FileFacts
 from .transfer import Transfer
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from .application_server import ApplicationServer, ListingTooLong
 from .aws import reports
-from .aws.datasync import DataSync, Task, TaskExecution
+from .aws.datasync import DataSync
+from .aws.executions import Task, TaskExecution
 from .aws.reports import TaskReport
 from .aws.s3 import S3, StoredObject
 from .display import Shown, Table, duration, plural, size

@@ -10,7 +10,8 @@ from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
 from runbook_lib.aws.client import Credentials, Session
-from runbook_lib.aws.datasync import DataSync, Location, Task, TaskExecution
+from runbook_lib.aws.datasync import DataSync
+from runbook_lib.aws.executions import Location, Task, TaskExecution
 from runbook_lib.errors import AwsError, ChangeRefused, OutcomeUnknown, WaitTimedOut
 
 TASK = "arn:aws:datasync:eu-central-1:123456789012:task/task-0123456789abcdef0"

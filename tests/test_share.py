@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from runbook_lib import share as module
-from runbook_lib.application_server import ListingDifference
 from runbook_lib.aws.storage_gateway import FileShare, Refresh, spacing_left
 from runbook_lib.share import Absent, Share
+from runbook_lib.sides import ListingDifference
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 INFO = FileShare("arn:share", "s", "arn:gateway", "AVAILABLE", "b", "", False, "NoSquash", 0)
