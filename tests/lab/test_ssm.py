@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from runbook_lib.lab.core import ACCOUNT, PREMISES_REGION, Folder, Lab
@@ -128,9 +129,9 @@ def test_output_is_cut_at_24000_and_8000_characters(server: Server) -> None:
 
 
 def test_the_execution_timeout_ends_a_command_and_its_children(server: Server) -> None:
-    seen = server.ended(server.send("sleep 987 & sleep 986", executionTimeout=["1"]))
+    seen = server.ended(server.send(f"sleep {own(987)} & sleep {own(986)}", executionTimeout=["1"]))
     assert (seen["Status"], seen["StatusDetails"]) == ("TimedOut", "ExecutionTimedOut")
-    assert not running("sleep 98[67]")
+    assert not asleep(own(986), own(987))
 
 
 def test_a_child_that_left_the_session_does_not_keep_the_command_waiting(server: Server) -> None:
@@ -141,9 +142,9 @@ def test_a_child_that_left_the_session_does_not_keep_the_command_waiting(server:
 
 
 def test_a_cancelled_command_ends(server: Server) -> None:
-    command = server.send("sleep 985")
+    command = server.send(f"sleep {own(985)}")
     deadline = time.monotonic() + 10
-    while not running("sleep 985") and time.monotonic() < deadline:
+    while not asleep(own(985)) and time.monotonic() < deadline:
         time.sleep(0.02)
     server.ask("CancelCommand", CommandId=command)
     assert server.ended(command)["Status"] == "Cancelled"
@@ -198,23 +199,29 @@ def test_a_command_dies_with_the_daemon(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from runbook_lib.lab.commands import Command\n"
-        "c = Command('sleep 984', Path(sys.argv[1]), 100); c.launch(); print('up', flush=True); time.sleep(60)\n"
+        "c = Command('sleep ' + sys.argv[2], Path(sys.argv[1]), 100); c.launch(); print('up', flush=True); time.sleep(60)\n"
     )
-    daemon = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    daemon = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), own(984)], stdout=subprocess.PIPE)
     assert daemon.stdout is not None
     daemon.stdout.readline()
     deadline = time.monotonic() + 10
-    while not running("sleep 984") and time.monotonic() < deadline:
+    while not asleep(own(984)) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(daemon.pid, signal.SIGKILL)
     daemon.wait()
     daemon.stdout.close()
     deadline = time.monotonic() + 10
-    while running("sleep 984") and time.monotonic() < deadline:
+    while asleep(own(984)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not running("sleep 984")
+    assert not asleep(own(984))
 
 
-def running(pattern: str) -> bool:
-    """Is a process of this command line there?"""
-    return subprocess.run(["pgrep", "-f", f"^{pattern}$"], capture_output=True, check=False).returncode == 0
+def asleep(*seconds: str) -> bool:
+    """Does a `sleep` of this many seconds run?"""
+    wanted = [["sleep", each] for each in seconds]
+    return any(process.info["cmdline"] in wanted for process in psutil.process_iter(["cmdline"]))
+
+
+def own(seconds: int) -> str:
+    """Seconds that no other test run on this machine sleeps for."""
+    return f"{seconds}.{os.getpid()}"
