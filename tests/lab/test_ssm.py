@@ -199,7 +199,8 @@ def test_a_command_dies_with_the_daemon(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from runbook_lib.lab.commands import Command\n"
-        "c = Command('sleep ' + sys.argv[2], Path(sys.argv[1]), 100); c.launch(); print('up', flush=True); time.sleep(60)\n"
+        "Command('sleep ' + sys.argv[2], Path(sys.argv[1]), 100).launch()\n"
+        "print('up', flush=True); time.sleep(60)\n"
     )
     daemon = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), own(984)], stdout=subprocess.PIPE)
     assert daemon.stdout is not None
