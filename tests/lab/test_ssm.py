@@ -199,7 +199,7 @@ def test_a_command_dies_with_the_daemon(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from runbook_lib.lab.commands import Command\n"
-        "Command('sleep ' + sys.argv[2], Path(sys.argv[1]), 100).launch()\n"
+        "command = Command('sleep ' + sys.argv[2], Path(sys.argv[1]), 100); command.launch()\n"
         "print('up', flush=True); time.sleep(60)\n"
     )
     daemon = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), own(984)], stdout=subprocess.PIPE)
@@ -208,6 +208,7 @@ def test_a_command_dies_with_the_daemon(tmp_path: Path) -> None:
     deadline = time.monotonic() + 10
     while not asleep(own(984)) and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert asleep(own(984))
     os.kill(daemon.pid, signal.SIGKILL)
     daemon.wait()
     daemon.stdout.close()
