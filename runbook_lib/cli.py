@@ -72,6 +72,8 @@ def run(
                 outcome.status, f"[red]{outcome.status.upper()}[/]"
             )
             console.print(f"  {mark}  {outcome.step}  {outcome.checks} checks, {outcome.seconds:.1f} s")
+    if loaded.lab is not None:
+        console.print("The lab keeps running for the next run; `runbook lab stop` ends it.")
     again = "".join(f" -p {pair}" for pair in parameter or []) + (f" -e {environment}" if environment != "lab" else "")
     _finish(outcomes, folder.path, again)
 
