@@ -234,25 +234,24 @@ def test_every_call_of_a_whole_run_is_in_the_policy_that_doctor_prints(lab: Thro
 
 
 def test_an_enhanced_task_counts_its_file_and_its_folder_apart(lab: ThrowawayLab) -> None:
-    lab.reset("02")
+    lab.reset("01")
     datasync = client(lab, "datasync")
     (basic,) = datasync.list_tasks()["Tasks"]
     ends = datasync.describe_task(TaskArn=basic["TaskArn"])
-    datasync.create_task(
+    task = datasync.create_task(
         Name="enhanced", TaskMode="ENHANCED",
         SourceLocationArn=ends["SourceLocationArn"], DestinationLocationArn=ends["DestinationLocationArn"],
         Options={"VerifyMode": "ONLY_FILES_TRANSFERRED"},
-    )  # fmt: skip
-    # The new task has no execution to tell when the top folder was copied: the object does, to the second.
-    copied_at = client(lab, "s3").head_object(Bucket="migration-lab", Key=".aws-datasync-metadata")["LastModified"]
-    while time.time() <= copied_at.timestamp() + 1:
-        time.sleep(0.05)
-    os.utime(lab.state / "application-server/mnt/data")
-    copied, again = execute("02", task="enhanced"), execute("02", task="enhanced")
-    assert copied[0].ok and again[0].ok, (copied, again)
+    )["TaskArn"]  # fmt: skip
+    first = datasync.start_task_execution(TaskArn=task)["TaskExecutionArn"]
+    while datasync.describe_task_execution(TaskExecutionArn=first)["Status"] != "SUCCESS":
+        time.sleep(0.02)
+    created, copied = execute("01", "02", task="enhanced")
+    (again,) = execute("02", task="enhanced")
+    assert created.ok and copied.ok and again.ok, (created, copied, again)
     for said in ("1 file and 1 folder", "Folders transferred", "by a ENHANCED task execution"):
-        assert said in text(copied[0]), said
-    assert "0 items to transfer" in text(again[0])
+        assert said in text(copied), said
+    assert "0 items to transfer" in text(again)
 
 
 def test_a_wait_that_ends_leaves_the_execution_running_and_the_next_run_attaches(lab: ThrowawayLab) -> None:
