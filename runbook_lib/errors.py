@@ -12,7 +12,8 @@ RunbookError
 ├── CommandFailed            a command on the application server failed
 ├── NotFound                 a name matches nothing
 ├── Ambiguous                a name could be several things
-└── LabError                 the embedded lab cannot start or answer
+├── LabError                 the embedded lab cannot start or answer
+└── DatabaseError            a database refused, cannot be reached, or holds what cannot be compared
 """
 
 from __future__ import annotations
@@ -82,3 +83,7 @@ class Ambiguous(RunbookError):
 
 class LabError(RunbookError):
     """The embedded lab cannot start or answer."""
+
+
+class DatabaseError(RunbookError):
+    """A database refused, cannot be reached, or holds what cannot be compared."""

@@ -1,0 +1,162 @@
+"""Which database, reached how? A descriptor whose password is never shown, and sessions whose errors are ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from .errors import DatabaseError
+
+Engine = Literal["postgresql", "mysql"]
+ENGINES: dict[str, Engine] = {
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "aurora-postgresql": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "aurora": "mysql",
+}
+PORTS: dict[Engine, int] = {"postgresql": 5432, "mysql": 3306}
+CONNECT_TIMEOUT = 10  # seconds
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where a database is and who asks. For a read replica, point at it."""
+
+    engine: Engine
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str = field(default="", repr=False)
+    options: tuple[tuple[str, str], ...] = ()  # PostgreSQL: libpq's, such as sslmode; MySQL: ssl_ca
+
+    def __str__(self) -> str:
+        return f"{self.engine}://{self.user}@{self.host}:{self.port}/{self.name}"
+
+    def with_password(self, password: str) -> Database:
+        """The same with a password."""
+        return replace(self, password=password)
+
+    @contextmanager
+    def session(self, *, read_only: bool = True, statement_timeout: float = 0, snapshot: bool = False) -> Iterator[Any]:
+        """A DB-API connection, closed at the end; errors inside become `DatabaseError`.
+
+        `statement_timeout` is in seconds, 0 is none. With `snapshot` all reads are of one moment (repeatable read);
+        without, every statement commits by itself.
+        """
+        open_session = _open_postgresql if self.engine == "postgresql" else _open_mysql
+        with translated(self):
+            connection = open_session(self, read_only, statement_timeout, snapshot)
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+
+def from_url(url: str) -> Database:
+    """`postgresql://user@host:port/name?sslmode=require` or `mysql://…`; DatabaseError for what is not one.
+
+    A password in it is refused: command lines and notebooks are stored.
+    """
+    parts = urlsplit(url)
+    shown = re.sub(r"//.*@", "//…@", url)
+    if parts.scheme not in ENGINES:
+        raise DatabaseError(
+            f"{shown!r} is not the address of a database: write postgresql://user@host:port/name or "
+            "mysql://user@host:port/name."
+        )
+    if parts.password is not None:
+        raise DatabaseError(
+            f"{shown!r} holds a password, and what is typed is kept in histories and records: leave it out, and give "
+            "the name of a secret (env:VARIABLE, secretsmanager:NAME, ssm:NAME)."
+        )
+    engine = ENGINES[parts.scheme]
+    missing = [what for what, given in (("host", parts.hostname), ("name", parts.path.strip("/"))) if not given]
+    if missing:
+        raise DatabaseError(f"{shown!r} has no {' and no '.join(missing)}: write {engine}://user@host:port/name.")
+    try:
+        port = parts.port or PORTS[engine]
+    except ValueError as error:
+        raise DatabaseError(f"{shown!r}: {error}") from error
+    options = tuple(parse_qsl(parts.query))
+    name, user = unquote(parts.path.strip("/")), unquote(parts.username or "")
+    return Database(engine, cast(str, parts.hostname), port, name, user, options=options)
+
+
+@contextmanager
+def translated(database: Database) -> Iterator[None]:
+    """Errors of both drivers as ours: which database, what it said, what to do."""
+    import psycopg
+    import pymysql
+
+    try:
+        yield
+    except (psycopg.Error, pymysql.MySQLError) as error:
+        said = " ".join(str(part) for part in error.args[-1:] if part).strip() or type(error).__name__
+        raise DatabaseError(f"{database}: {' '.join(said.split())}{_advice(said)}") from error
+
+
+def _advice(said: str) -> str:
+    """What to do about the errors that everybody meets once."""
+    known = {
+        r"password authentication failed|Access denied for user": "Is it the right user, and does the secret hold "
+        "its password?",
+        r"Connection refused|Can't connect|could not translate host|Name or service not known|timed? ?out": "Is the "
+        "address right, and does the network (security group, VPN) let this machine reach it?",
+        r"permission denied": "Grant it to this user, or use one that may.",
+        r"statement timeout|max_statement_time": "Allow more time, or compare fewer rows at once.",
+        r"does not exist|Unknown (table|column|database)": "Is the name spelt as the database spells it?",
+    }
+    return next((f". {advice}" for pattern, advice in known.items() if re.search(pattern, said)), "")
+
+
+def _open_postgresql(database: Database, read_only: bool, statement_timeout: float, snapshot: bool) -> Any:
+    import psycopg
+
+    connection = psycopg.connect(
+        host=database.host, port=database.port, dbname=database.name, user=database.user,
+        password=database.password or None, application_name="migration-runbook", connect_timeout=CONNECT_TIMEOUT,
+        autocommit=not snapshot, **dict(cast(Any, database.options)),
+    )  # fmt: skip
+    connection.read_only = read_only
+    if snapshot:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    milliseconds = str(int(statement_timeout * 1000))
+    connection.execute(f"set statement_timeout = {milliseconds}; set timezone = 'UTC'")
+    return connection
+
+
+def _open_mysql(database: Database, read_only: bool, statement_timeout: float, snapshot: bool) -> Any:
+    import pymysql
+
+    connection = pymysql.connect(
+        host=database.host, port=database.port, database=database.name, user=database.user,
+        password=database.password, charset="utf8mb4", connect_timeout=CONNECT_TIMEOUT, autocommit=not snapshot,
+        **dict(cast(Any, database.options)),
+    )  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute("set session time_zone = '+00:00'")
+        if statement_timeout:
+            _limit_mysql(cursor, statement_timeout)
+        if snapshot:
+            cursor.execute("set session transaction isolation level repeatable read")
+            only = ", read only" if read_only else ""
+            cursor.execute(f"start transaction with consistent snapshot{only}")
+        elif read_only:
+            cursor.execute("set session transaction read only")
+    return connection
+
+
+def _limit_mysql(cursor: Any, seconds: float) -> None:
+    """MariaDB and MySQL name and count it differently."""
+    cursor.execute("select version()")
+    if "mariadb" in str(cursor.fetchone()[0]).lower():
+        cursor.execute(f"set session max_statement_time = {seconds}")
+    else:
+        cursor.execute(f"set session max_execution_time = {int(seconds * 1000)}")

