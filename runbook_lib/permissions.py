@@ -12,6 +12,17 @@ SHARE = ("storagegateway:ListFileShares", "storagegateway:DescribeNFSFileShares"
 SERVER = ("ssm:DescribeInstanceInformation", "ssm:GetCommandInvocation")
 COMMAND = ("ssm:SendCommand",)  # even `ls` on the application server is a command
 BUCKET = ("s3:ListBucket", "s3:GetObject")
+DMS = (
+    "dms:DescribeReplicationTasks",
+    "dms:DescribeEndpoints",
+    "dms:DescribeReplicationInstances",
+    "dms:DescribeConnections",
+    "dms:DescribeTableStatistics",
+    "dms:TestConnection",
+)
+ROLES = ("iam:GetRole", "iam:ListAttachedRolePolicies")
+ROLE_MAKING = ("iam:CreateRole", "iam:UpdateAssumeRolePolicy", "iam:AttachRolePolicy")
+METERS = ("cloudwatch:ListMetrics", "cloudwatch:GetMetricData", "logs:FilterLogEvents")
 
 ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "00_start_here": {
@@ -40,6 +51,13 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "05_verify_listing": {"look": (*ME, *TASK, *SERVER), "change": COMMAND},
+    "06_validate_dms": {
+        "look": (*ME, *DMS, *ROLES, *METERS, "secretsmanager:GetSecretValue", "ssm:GetParameter"),
+        "change": (
+            "dms:StartReplicationTask",
+            *ROLE_MAKING,  # only where `create_roles` is set
+        ),
+    },
 }
 
 
@@ -49,10 +67,12 @@ def actions(notebooks: Iterable[str], kinds: Iterable[str] = ("look", "change"))
 
 
 def resource(action: str, account: str) -> str:
-    """What an action is done to: our own rules and queues by their names, everything else by `*`."""
+    """What an action is done to: our own rules and queues, and DMS's roles, by their names; everything else by `*`."""
     service = action.split(":")[0]
     if action == "events:PutEvents":
         return f"arn:aws:events:*:{account}:event-bus/default"
+    if action in ROLE_MAKING:
+        return f"arn:aws:iam::{account}:role/dms-*"
     if service == "events":
         return f"arn:aws:events:*:{account}:rule/migration-runbook-*"
     return f"arn:aws:sqs:*:{account}:migration-runbook-*" if service == "sqs" else "*"
@@ -80,7 +100,7 @@ def policy(notebooks: Iterable[str], account: str, regions: Iterable[str]) -> di
             "Condition": passed,
         },
         {
-            "Sid": "OurRulesAndQueues",
+            "Sid": "OursByName",
             "Effect": "Allow",
             "Action": own,
             "Resource": sorted({resource(action, account) for action in own}),

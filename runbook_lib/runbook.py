@@ -13,19 +13,24 @@ from typing import Any
 from . import permissions, picker, preflight
 from .application_server import ApplicationServer
 from .aws import identity
+from .aws import secrets as aws_secrets
 from .aws.client import Session
 from .aws.datasync import DataSync
+from .aws.dms import Dms, DmsTask
+from .aws.dms import Endpoint as DmsEndpoint
 from .aws.executions import Task
 from .aws.s3 import S3
 from .aws.ssm import RunCommand
 from .aws.storage_gateway import FileShare, StorageGateway
 from .checks import Check, Finding, judge, judge_equal
+from .databases import Database
 from .display import Shown, Table, show_check
-from .errors import ChangeRefused, CheckFailed
+from .errors import ChangeRefused, CheckFailed, SettingsError
 from .evidence.folder import RunFolder, memory
 from .filters import Filters
 from .hosts import Host, ProcessHost, SsmHost
-from .settings import Environment, knobs, load_environment
+from .migration import DatabaseMigration, ends
+from .settings import DmsSettings, Environment, knobs, load_environment
 from .share import Share
 from .test_file import TestFile
 from .transfer import Transfer
@@ -191,6 +196,31 @@ class Runbook:
             spacing=60 * self.endpoint.pace,
             timeout=60 * self._knob("timeout_minutes", 30),
         )
+
+    @cached_property
+    def dms(self) -> DatabaseMigration:
+        """The database migration: its task, and the rows on both sides."""
+        settings = self.environment.dms
+        if settings is None:
+            raise SettingsError(f"environment {self.environment.environment!r} has no section `dms`: 06 is not for it.")
+        return DatabaseMigration(
+            self.session,
+            self.environment.regions.cloud,
+            find_task=lambda dms: self._find_dms_task(dms, settings),
+            database=lambda side, endpoint: self._database(side, settings, endpoint),
+            wishes=self.knobs,
+            allow_change=self._allow_change,
+        )
+
+    def _find_dms_task(self, dms: Dms, settings: DmsSettings) -> DmsTask:
+        return picker.pick("task", self._knob("task", None) or settings.task, dms.task, dms.task_names)
+
+    def _database(self, side: str, settings: DmsSettings, endpoint: DmsEndpoint) -> Database:
+        given = settings.source if side == "source" else settings.target
+        secret = aws_secrets.Secret("")
+        if given.password is not None:
+            secret = aws_secrets.resolve(self.session, self.environment.regions.cloud, given.password)
+        return ends.database(side, given, secret, endpoint)
 
     @cached_property
     def file(self) -> TestFile:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
 
@@ -64,6 +65,34 @@ class StorageGatewaySettings(_Strict):
     share: str | None = None
 
 
+class DatabaseSide(_Strict):
+    """How we reach a database ourselves. What is None comes from the secret, else from the DMS endpoint."""
+
+    password: str | None = None  # the name of a secret: secretsmanager:NAME, ssm:NAME or env:VARIABLE
+    user: str | None = None
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    database: str | None = None
+    options: dict[str, str] = {}  # of the driver, such as sslmode: verify-full and sslrootcert
+
+    @field_validator("password")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        if value is not None and value.partition(":")[0] not in ("secretsmanager", "ssm", "env"):
+            raise PydanticCustomError(
+                "secret", "give the name of a secret (secretsmanager:NAME, ssm:NAME, env:VARIABLE)"
+            )
+        return value
+
+
+class DmsSettings(_Strict):
+    """The replication task, by name or ARN (None when there is only one), and the databases at its ends."""
+
+    task: str | None = None
+    source: DatabaseSide = DatabaseSide()
+    target: DatabaseSide = DatabaseSide()
+
+
 class StartHere(_Strict):
     """Knobs of 00_start_here: none."""
 
@@ -109,6 +138,25 @@ class VerifyListing(_Strict):
     scope: Literal["folder", "everything"] = "folder"
 
 
+class ValidateDms(_Strict):
+    """Knobs of 06_validate_dms."""
+
+    task: str | None = None
+    start_task: bool = False  # start a task that does not run, or resume it
+    create_roles: bool = False
+    apply_repairs: Literal["nothing", "before cutover", "everything"] = "nothing"
+    heartbeat_table: str | None = None  # schema.table of the source with id, beat, token; None: no heartbeat is written
+    exclude: list[str] = []  # schema.table patterns that are not compared
+    method: Literal["md5", "native"] = "md5"
+    rounds: int = Field(default=3, ge=1, le=20)  # how often differing rows are looked at again
+    workers: int = Field(default=2, ge=1, le=32)  # sessions a side
+    headroom: int = Field(default=1000, ge=0)  # how far beyond the last key a sequence is set
+    timeout_minutes: float = Field(default=120, gt=0)  # for the full load, DMS's validation, connection tests
+    patience_seconds: float = Field(default=120, gt=0)  # for changes and heartbeats to arrive
+    least_storage_gb: float = Field(default=5, ge=0)
+    least_memory_mb: float = Field(default=256, ge=0)
+
+
 class Notebooks(_Strict):
     """Knobs of each notebook, as the environment sets them."""
 
@@ -120,6 +168,7 @@ class Notebooks(_Strict):
     )
     refresh_gateway_cache: RefreshGatewayCache = Field(default=RefreshGatewayCache(), alias="04_refresh_gateway_cache")
     verify_listing: VerifyListing = Field(default=VerifyListing(), alias="05_verify_listing")
+    validate_dms: ValidateDms = Field(default=ValidateDms(), alias="06_validate_dms")
 
 
 class Environment(_Strict):
@@ -136,6 +185,7 @@ class Environment(_Strict):
     application_server: ApplicationServer
     datasync: DataSyncSettings = DataSyncSettings()
     storage_gateway: StorageGatewaySettings = StorageGatewaySettings()
+    dms: DmsSettings | None = None  # None: no databases are migrated, and 06 is left out
     notebooks: Notebooks = Notebooks()
 
     @field_validator("account", "confirm", mode="before")
@@ -239,6 +289,8 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> NoRe
             sentences.append(f"unknown key {key!r}." + _nearest(str(item["loc"][-1]), _keys(model, item["loc"]), "key"))
         elif item["type"] == "missing":
             sentences.append(f"the key {key!r} is missing.")
+        elif item["type"] == "secret":  # what was given may be the password itself
+            sentences.append(f"{key}: {item['msg']}.")
         else:
             sentences.append(f"{key}: {item['msg']}, not {item['input']!r}.")
     raise SettingsError(f"{where}: " + " ".join(sentences)) from error

@@ -1,0 +1,339 @@
+"""What does DMS know: tasks, endpoints and their connections, the replication instance, statistics of every table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import Ambiguous, AwsError, NotFound
+from ..waiting import wait_until
+from .client import Session
+
+PAGE = 500  # DescribeTableStatistics gives 20-500 a page
+STARTING = ("starting", "creating", "modifying", "testing")
+LOADED = "Table completed"
+FAILED_TABLES = ("Table error", "Table does not exist", "Table cancelled")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A source or target as described; DMS never tells its password."""
+
+    arn: str
+    name: str
+    engine: str  # DMS's own word: postgres, aurora-postgresql, mysql, mariadb, …
+    host: str
+    port: int
+    database: str
+    user: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The last test of an endpoint from a replication instance."""
+
+    endpoint_arn: str
+    endpoint: str
+    status: str  # testing, successful, failed, deleting
+    failure: str
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A replication instance as described; storage in GB."""
+
+    arn: str
+    name: str
+    status: str
+    machine: str
+    engine_version: str
+    storage: int
+    maintenance: str
+
+
+@dataclass(frozen=True)
+class TableRule:
+    """A selection rule of the table mappings; `%` stands for any text."""
+
+    schema: str
+    table: str
+    include: bool
+
+
+@dataclass(frozen=True)
+class DmsTask:
+    """A replication task as described; times in UTC, None where DMS has none yet."""
+
+    arn: str
+    name: str
+    status: str
+    kind: str  # full-load, cdc, full-load-and-cdc
+    instance_arn: str
+    source_arn: str
+    target_arn: str
+    rules: tuple[TableRule, ...]
+    renames: bool  # transformation rules are there
+    settings: dict[str, Any]
+    stop_reason: str
+    failure: str
+    progress: int  # percent of the full load, as DMS estimates it
+    loaded: int
+    loading: int
+    queued: int
+    errored: int
+    fresh_start: datetime | None
+    started: datetime | None
+    stopped: datetime | None
+    load_started: datetime | None
+    load_finished: datetime | None
+    checkpoint: str
+
+    @property
+    def resource_id(self) -> str:
+        """The last part of the ARN: control tables, log streams and metrics carry it."""
+        return self.arn.rpartition(":")[2]
+
+    @property
+    def captures(self) -> bool:
+        """Whether changes are replicated, and not only the state at the start."""
+        return self.kind != "full-load"
+
+    def setting(self, section: str, name: str, default: Any = None) -> Any:
+        """One value of the task's settings."""
+        return (self.settings.get(section) or {}).get(name, default)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Changes of rows."""
+
+    inserts: int
+    updates: int
+    deletes: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.inserts + self.updates + self.deletes
+
+    def __str__(self) -> str:
+        return f"{self.inserts:,} / {self.updates:,} / {self.deletes:,}"
+
+
+@dataclass(frozen=True)
+class TableStatistics:
+    """One table of DescribeTableStatistics; counters since the task's fresh start."""
+
+    schema: str
+    table: str
+    state: str
+    loaded_rows: int
+    captured: Counts
+    applied: Counts
+    ddl: int
+    load_started: datetime | None
+    load_ended: datetime | None
+    validation: str
+    validation_pending: int
+    validation_failed: int
+    validation_suspended: int
+
+    @property
+    def name(self) -> str:
+        """schema.table."""
+        return f"{self.schema}.{self.table}"
+
+
+class Dms:
+    """DMS in one region, held open."""
+
+    def __init__(self, session: Session, region: str) -> None:
+        self._client = session.client("dms", region)
+        self._starter = session.client("dms", region, starts=True)
+
+    def task_names(self) -> list[str]:
+        """The names of all replication tasks of the region."""
+        listed = self._client.pages("describe_replication_tasks", "ReplicationTasks", WithoutSettings=True)
+        return sorted(item["ReplicationTaskIdentifier"] for item in listed)
+
+    def task(self, name: str | None) -> DmsTask:
+        """A task by name or ARN; None: the only one. `NotFound` and `Ambiguous` say what the candidates are."""
+        if name is None:
+            names = self.task_names()
+            if len(names) != 1:
+                error = Ambiguous if names else NotFound
+                raise error(f"Name the DMS task with the parameter `task`: {', '.join(names) or 'there is none here'}.")
+            name = names[0]
+        by = "replication-task-arn" if name.startswith("arn:") else "replication-task-id"
+        try:
+            found = self._client.look("describe_replication_tasks", Filters=[{"Name": by, "Values": [name]}])
+        except AwsError as error:
+            if error.code != "ResourceNotFoundFault":
+                raise
+            found = {"ReplicationTasks": []}
+        if not found["ReplicationTasks"]:
+            candidates = ", ".join(self.task_names()) or "none"
+            raise NotFound(f"There is no DMS task {name!r} here. Tasks in this region: {candidates}.")
+        return _task(found["ReplicationTasks"][0])
+
+    def endpoint(self, arn: str) -> Endpoint:
+        """An endpoint by ARN."""
+        item = self._one("describe_endpoints", "Endpoints", "endpoint-arn", arn)
+        return Endpoint(
+            arn, item["EndpointIdentifier"], item["EngineName"], item.get("ServerName", ""), item.get("Port", 0),
+            item.get("DatabaseName", ""), item.get("Username", ""),
+        )  # fmt: skip
+
+    def instance(self, arn: str) -> Instance:
+        """A replication instance by ARN."""
+        item = self._one("describe_replication_instances", "ReplicationInstances", "replication-instance-arn", arn)
+        return Instance(
+            arn, item["ReplicationInstanceIdentifier"], item["ReplicationInstanceStatus"],
+            item["ReplicationInstanceClass"], item.get("EngineVersion", ""), item.get("AllocatedStorage", 0),
+            item.get("PreferredMaintenanceWindow", ""),
+        )  # fmt: skip
+
+    def _one(self, operation: str, key: str, by: str, arn: str) -> dict[str, Any]:
+        items = self._client.look(operation, Filters=[{"Name": by, "Values": [arn]}])[key]
+        if not items:
+            raise NotFound(f"DMS does not know {arn} (any more).")
+        found: dict[str, Any] = items[0]
+        return found
+
+    def test_connections(self, task: DmsTask, *, timeout: float) -> list[Connection]:
+        """Test both endpoints from the task's instance, now, and wait for the answers. Seconds.
+
+        DescribeConnections keeps the last result (DMS API, Connection), so the test is asked for first.
+        """
+        for arn in (task.source_arn, task.target_arn):
+            self._client.look("test_connection", ReplicationInstanceArn=task.instance_arn, EndpointArn=arn)
+        return wait_until(
+            lambda: self._connections(task),
+            lambda seen: all(connection.status in ("successful", "failed") for connection in seen),
+            timeout=timeout,
+            what="DMS's connection tests",
+        )
+
+    def _connections(self, task: DmsTask) -> list[Connection]:
+        where = [{"Name": "replication-instance-arn", "Values": [task.instance_arn]}]
+        listed = {
+            item["EndpointArn"]: item
+            for item in self._client.pages("describe_connections", "Connections", Filters=where)
+        }
+        found = []
+        for arn in (task.source_arn, task.target_arn):
+            item = listed.get(arn, {})
+            status, failure = item.get("Status", "testing"), item.get("LastFailureMessage", "")
+            found.append(Connection(arn, item.get("EndpointIdentifier", arn), status, failure))
+        return found
+
+    def statistics(self, task: DmsTask) -> list[TableStatistics]:
+        """Every table of a task, all pages, by name."""
+        found: list[TableStatistics] = []
+        for item in self._pages("describe_table_statistics", "TableStatistics", ReplicationTaskArn=task.arn):
+            found.append(_statistics(item))
+        return sorted(found, key=lambda table: table.name)
+
+    def _pages(self, operation: str, key: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        marker: dict[str, str] = {}
+        while True:
+            answer = self._client.look(operation, MaxRecords=PAGE, **parameters, **marker)
+            yield from answer.get(key, [])
+            if not answer.get("Marker"):
+                return
+            marker = {"Marker": answer["Marker"]}
+
+    def start(self, task: DmsTask) -> str:
+        """Start a task that was never started, or go on with one that stopped; what was asked for.
+
+        `start-replication` is only valid the first time (DMS API, StartReplicationTask), and never retried by itself.
+        """
+        how = "start-replication" if task.fresh_start is None and task.started is None else "resume-processing"
+        self._starter.change("start_replication_task", ReplicationTaskArn=task.arn, StartReplicationTaskType=how)
+        return how
+
+    def wait(
+        self,
+        task: DmsTask,
+        done: Callable[[DmsTask], bool],
+        *,
+        timeout: float,
+        what: str,
+        heartbeat: Callable[[DmsTask, float], None] = lambda task, elapsed: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> DmsTask:
+        """Describe a task until `done`; DMS's own waiters end after 15 minutes and fail on a quick success."""
+        return wait_until(
+            lambda: self.task(task.arn),
+            done,
+            timeout=timeout,
+            what=what,
+            heartbeat=heartbeat,
+            clock=clock,
+            sleep=sleep,
+        )
+
+
+def _task(item: dict[str, Any]) -> DmsTask:
+    stats = item.get("ReplicationTaskStats") or {}
+    mappings = json.loads(item.get("TableMappings") or "{}").get("rules", [])
+    rules = [_rule(rule) for rule in mappings if rule.get("rule-type") == "selection"]
+    return DmsTask(
+        arn=item["ReplicationTaskArn"],
+        name=item["ReplicationTaskIdentifier"],
+        status=item["Status"],
+        kind=item["MigrationType"],
+        instance_arn=item["ReplicationInstanceArn"],
+        source_arn=item["SourceEndpointArn"],
+        target_arn=item["TargetEndpointArn"],
+        rules=tuple(rules),
+        renames=any(rule.get("rule-type") == "transformation" for rule in mappings),
+        settings=json.loads(item.get("ReplicationTaskSettings") or "{}"),
+        stop_reason=item.get("StopReason", ""),
+        failure=item.get("LastFailureMessage", ""),
+        progress=stats.get("FullLoadProgressPercent", 0),
+        loaded=stats.get("TablesLoaded", 0),
+        loading=stats.get("TablesLoading", 0),
+        queued=stats.get("TablesQueued", 0),
+        errored=stats.get("TablesErrored", 0),
+        fresh_start=_utc(stats.get("FreshStartDate")),
+        started=_utc(item.get("ReplicationTaskStartDate")),
+        stopped=_utc(stats.get("StopDate")),
+        load_started=_utc(stats.get("FullLoadStartDate")),
+        load_finished=_utc(stats.get("FullLoadFinishDate")),
+        checkpoint=item.get("RecoveryCheckpoint", ""),
+    )
+
+
+def _rule(rule: dict[str, Any]) -> TableRule:
+    where = rule["object-locator"]
+    return TableRule(where["schema-name"], where["table-name"], rule["rule-action"] != "exclude")
+
+
+def _statistics(item: dict[str, Any]) -> TableStatistics:
+    captured = Counts(item.get("Inserts", 0), item.get("Updates", 0), item.get("Deletes", 0))
+    applied = Counts(item.get("AppliedInserts", 0), item.get("AppliedUpdates", 0), item.get("AppliedDeletes", 0))
+    return TableStatistics(
+        schema=item["SchemaName"],
+        table=item["TableName"],
+        state=item.get("TableState", ""),
+        loaded_rows=item.get("FullLoadRows", 0),
+        captured=captured,
+        applied=applied,
+        ddl=item.get("Ddls", 0),
+        load_started=_utc(item.get("FullLoadStartTime")),
+        load_ended=_utc(item.get("FullLoadEndTime")),
+        validation=item.get("ValidationState", ""),
+        validation_pending=item.get("ValidationPendingRecords", 0),
+        validation_failed=item.get("ValidationFailedRecords", 0),
+        validation_suspended=item.get("ValidationSuspendedRecords", 0),
+    )
+
+
+def _utc(value: datetime | None) -> datetime | None:
+    return value.astimezone(UTC) if value else None

@@ -1,1 +1,0 @@
-"""Is a DMS migration complete and safe to cut over? What `rb.dms` answers."""

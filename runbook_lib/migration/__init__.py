@@ -1,0 +1,401 @@
+"""Is a DMS migration complete and safe to cut over? What `rb.dms` answers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+from .. import tables
+from ..aws import dms_roles
+from ..aws.client import Session
+from ..aws.dms import Connection, Dms, DmsTask, Endpoint
+from ..aws.watch import CloudWatch, Logs, Metric
+from ..databases import Database
+from ..display import Progress, Shown, Table, plural
+from ..errors import DatabaseError, WaitTimedOut
+from ..waiting import wait_until
+from . import logs, source
+from .capacity import INSTANCE_METRICS, MB, ApplyMode, Capacity
+from .lag import LATENCIES, WAITING, Lag
+from .phase import Phase
+from .statistics import Applied, Loaded, Validation
+
+NAMESPACE = "AWS/DMS"
+Seen = TypeVar("Seen")
+
+
+class Wishes(Protocol):
+    """What the environment and the notebook's parameters ask for."""
+
+    start_task: bool
+    create_roles: bool
+    apply_repairs: str
+    heartbeat_table: str | None
+    exclude: list[str]
+    method: str
+    rounds: int
+    workers: int
+    headroom: int
+    timeout_minutes: float
+    patience_seconds: float
+    least_storage_gb: float
+    least_memory_mb: float
+
+
+@dataclass(frozen=True, repr=False)
+class Connections(Shown):
+    """Both endpoints, as the replication instance reached them just now."""
+
+    source: Endpoint
+    target: Endpoint
+    tests: tuple[Connection, ...]
+
+    @property
+    def ok(self) -> bool:
+        """A finding: both were reached."""
+        return len(self.tests) == 2 and all(test.status == "successful" for test in self.tests)
+
+    @property
+    def reason(self) -> str:
+        """Which was not, and why."""
+        failed = [
+            f"{test.endpoint}: {test.failure or test.status}" for test in self.tests if test.status != "successful"
+        ]
+        both = f"{self.source.name} and {self.target.name} were reached from the replication instance"
+        return "; ".join(failed) or both
+
+    def headline(self) -> str:
+        """The verdict."""
+        return f"{self.reason[0].upper()}{self.reason[1:]}."
+
+    def tables(self) -> list[Table]:
+        """Each endpoint."""
+        rows = [
+            (end.name, end.engine, end.database, end.user, test.status)
+            for end, test in zip((self.source, self.target), self.tests, strict=True)
+        ]
+        return [Table(("Endpoint", "Engine", "Database", "User", "Connection"), rows)]
+
+
+class DatabaseMigration:
+    """The environment's DMS task and the databases at both of its ends; `rb.dms`."""
+
+    def __init__(
+        self,
+        session: Session,
+        region: str,
+        *,
+        find_task: Callable[[Dms], DmsTask],
+        database: Callable[[str, Endpoint], Database],
+        wishes: Wishes,
+        allow_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`database(side, endpoint)` says how we reach an end ourselves; `allow_change` raises to stop a change."""
+        self._session, self._region = session, region
+        self._dms = Dms(session, region)
+        self._cloudwatch, self._logs = CloudWatch(session, region), Logs(session, region)
+        self._find_task, self._database = find_task, database
+        self._wishes, self._allow_change = wishes, allow_change
+        self._clock, self._sleep = clock, sleep
+
+    # what it is about
+
+    @cached_property
+    def _arn(self) -> str:
+        return self._find_task(self._dms).arn
+
+    def task(self) -> DmsTask:
+        """The task as it is now."""
+        return self._dms.task(self._arn)
+
+    @cached_property
+    def _ends(self) -> tuple[Endpoint, Endpoint]:
+        task = self.task()
+        return self._dms.endpoint(task.source_arn), self._dms.endpoint(task.target_arn)
+
+    @cached_property
+    def source(self) -> Database:
+        """The source, as we reach it ourselves."""
+        return self._database("source", self._ends[0])
+
+    @cached_property
+    def target(self) -> Database:
+        """The target, as we reach it ourselves."""
+        return self._database("target", self._ends[1])
+
+    @cached_property
+    def scope(self) -> source.SourceReady:
+        """The tables that the task's mapping includes."""
+        return source.look(self.source, self.task().rules)
+
+    @property
+    def _schemas(self) -> list[str]:
+        return sorted({table.schema for table in self.scope.tables_in_scope})
+
+    # before: roles, connections, the source
+
+    def roles(self) -> dms_roles.Roles:
+        """The roles that DMS needs; missing ones are created when `create_roles` says so."""
+        found = dms_roles.look(self._session, self._region)
+        return dms_roles.create(self._session, self._region, found) if self._wishes.create_roles else found
+
+    def connections(self) -> Connections:
+        """Test both endpoints now."""
+        tests = self._dms.test_connections(self.task(), timeout=60 * self._wishes.timeout_minutes)
+        return Connections(*self._ends, tuple(tests))
+
+    # the task: its stage, its statistics
+
+    def replicate(self) -> Phase:
+        """Wait until changes are applied as they come. A task that does not run is started if `start_task` says so.
+
+        A task that runs is only watched; after a start whose answer was lost, it runs.
+        """
+        task, done = self.task(), ""
+        if self._wishes.start_task and task.status in ("ready", "stopped", "failed") and not self._phase(task).ok:
+            done = f"{'Started' if self._dms.start(task) == 'start-replication' else 'Resumed'}."
+            self._wait(self.task, lambda seen: seen.status != task.status, timeout=60)
+        progress = Progress("DMS")
+
+        def heartbeat(phase: Phase, elapsed: float) -> None:
+            loaded = sum(table.state == "Table completed" for table in phase.statistics)
+            progress.beat(f"{phase.stage}, {loaded} of {plural(len(phase.statistics), 'table')} loaded", elapsed)
+
+        seen = self._wait(
+            lambda: self._phase(self.task()),
+            lambda phase: phase.ok or (phase.stage in ("failed", "stopped", "not started") and not _moving(phase.task)),
+            timeout=60 * self._wishes.timeout_minutes,
+            heartbeat=heartbeat,
+        )
+        return replace(seen, done=done)
+
+    def _phase(self, task: DmsTask) -> Phase:
+        statistics = self._dms.statistics(task) if task.status != "creating" else []
+        return Phase(task, tuple(statistics), datetime.now(UTC))
+
+    def loaded(self) -> Loaded:
+        """The tables in scope beside those that DMS loaded."""
+        expected = tuple(table.name for table in self.scope.tables_in_scope)
+        return Loaded(expected, tuple(self._dms.statistics(self.task())))
+
+    def applied(self) -> Applied:
+        """Changes captured and applied, when both are equal, or as they are after our patience."""
+        task = self.task()
+        return self._wait(
+            lambda: self._applied(task),
+            lambda seen: seen.ok or seen.exception_count > 0 or not any(t.captured.total for t in seen.statistics),
+            timeout=self._wishes.patience_seconds,
+        )
+
+    def _applied(self, task: DmsTask) -> Applied:
+        where = f"from {self._control('apply_exceptions')} where {self._name('TASK_NAME')} = %s"
+        names = ", ".join(self._name(name) for name in ("TABLE_OWNER", "TABLE_NAME", "ERROR"))
+        found = self._control_rows(f"select {names} {where} order by {self._name('ERROR_TIME')} desc", task)
+        exceptions = tuple((f"{owner}.{table}", str(error)[:300]) for owner, table, error in found[:10])
+        return Applied(tuple(self._dms.statistics(task)), exceptions, len(found))
+
+    def validation(self) -> Validation:
+        """DMS's own validation, when nothing is pending any more."""
+        task = self.task()
+        names = ", ".join(self._name(name) for name in ("TABLE_OWNER", "TABLE_NAME", "KEY", "FAILURE_TYPE"))
+        where = f"from {self._control('validation_failures_v1')} where {self._name('TASK_NAME')} = %s"
+        seen = self._wait(
+            lambda: Validation(tuple(self._dms.statistics(task)), ()),
+            lambda validation: validation.settled,
+            timeout=60 * self._wishes.timeout_minutes,
+        )
+        if seen.ok:
+            return seen
+        failures = self._control_rows(f"select {names} {where} order by {self._name('FAILURE_TIME')} desc", task)
+        return replace(seen, failures=tuple((f"{o}.{t}", str(key), str(kind)) for o, t, key, kind in failures[:10]))
+
+    def _control(self, table: str) -> str:
+        """A control table: schema public on PostgreSQL, awsdms_control on MySQL (DMS user guide, control tables)."""
+        return f"{'public' if self.target.engine == 'postgresql' else 'awsdms_control'}.awsdms_{table}"
+
+    def _name(self, column: str) -> str:
+        """A column of a control table; some are reserved words."""
+        return f'"{column}"' if self.target.engine == "postgresql" else f"`{column}`"
+
+    def _control_rows(self, sql: str, task: DmsTask) -> list[tuple[Any, ...]]:
+        """Rows of a control table; none while DMS has not made it."""
+        try:
+            return source.rows(self.target, sql, (task.resource_id,))
+        except DatabaseError as error:
+            if "does not exist" in str(error) or "doesn't exist" in str(error):
+                return []
+            raise
+
+    # the rows, and what is around them
+
+    def compare_rows(self) -> tables.Comparison:
+        """Every row of every table in scope, on both sides; what differs is looked at again after a heartbeat."""
+        names = [table.name for table in self.scope.tables_in_scope]
+        pairs = tables.pairs(self.source, self.target, names=names, exclude=self._left_out())
+        wishes, progress, began = self._wishes, Progress("Comparing rows"), self._clock()
+        options = tables.Options(
+            method=wishes.method, rounds=wishes.rounds, workers=wishes.workers, settle=lambda: self._settle()
+        )
+        return tables.compare(
+            self.source, self.target, pairs, options, lambda said: progress.beat(str(said), self._clock() - began)
+        )
+
+    def _left_out(self) -> list[str]:
+        return [*self._wishes.exclude, *([self._wishes.heartbeat_table] if self._wishes.heartbeat_table else [])]
+
+    def _settle(self) -> None:
+        """Return when what was written so far has arrived, or our patience has ended."""
+        if self._beat() is None:
+            self._sleep(2.0)
+
+    def missing_objects(self) -> tables.MissingObjects:
+        """Indexes, constraints, defaults, triggers and views that the source has and the target lacks."""
+        return tables.missing(self.source, self.target, self._schemas)
+
+    def repair_objects(self, found: tables.MissingObjects) -> tables.MissingObjects:
+        """Create what is missing as far as `apply_repairs` says, each statement recorded; then look again."""
+        wanted = self._wishes.apply_repairs
+        if wanted == "nothing" or found.ok:
+            return found
+        chosen = [item for item in found.objects if wanted == "everything" or item.when == wanted]
+        self._repair(lambda record: tables.repair_objects(self.target, chosen, record=record))
+        return self.missing_objects()
+
+    def sequences(self) -> tables.Sequences:
+        """Where each sequence stands on both sides, and the keys that are used."""
+        return tables.positions(self.source, self.target, self._schemas, headroom=self._wishes.headroom)
+
+    def repair_sequences(self, found: tables.Sequences) -> tables.Sequences:
+        """Set forward what is behind, unless `apply_repairs` is "nothing"; then look again."""
+        if self._wishes.apply_repairs == "nothing" or found.ok:
+            return found
+        self._repair(lambda record: tables.repair_sequences(self.target, found, record=record))
+        return self.sequences()
+
+    def _repair(self, run: Callable[[Callable[[str], None]], Any]) -> None:
+        self._allow_change()
+        target = str(self.target)
+        run(lambda sql: self._session.record("sql", database=target, statement=sql, changes=True))
+
+    # now: lag, logs, memory and disk, apply mode
+
+    def lag(self) -> Lag:
+        """The newest datapoints and a heartbeat, when there is no lag, or as they are after our patience."""
+        task, patience = self.task(), self._wishes.patience_seconds
+        beat = self._beat()
+        return self._wait(
+            lambda: Lag(self._metrics(task, LATENCIES + WAITING), beat, self._beats, patience),
+            lambda lag: lag.by_metric,
+            timeout=patience if beat is not None or not self._beats else 0.0,
+        )
+
+    @property
+    def _beats(self) -> bool:
+        return self._wishes.heartbeat_table is not None
+
+    def _beat(self) -> float | None:
+        """Write a row at the source and wait for it on the target: seconds, or None when it did not arrive.
+
+        The table has the columns id (primary key), beat (a time) and token (text), and is in the task's mapping.
+        """
+        table = self._wishes.heartbeat_table
+        if table is None:
+            return None
+        self._allow_change()
+        token = uuid.uuid4().hex
+        with self.source.session(read_only=False) as connection, connection.cursor() as cursor:
+            statement = f"update {table} set beat = current_timestamp, token = %s where id = 1"
+            cursor.execute(statement, (token,))
+            if cursor.rowcount == 0:
+                statement = f"insert into {table} (id, beat, token) values (1, current_timestamp, %s)"
+                cursor.execute(statement, (token,))
+        self._session.record("sql", database=str(self.source), statement=statement, changes=True)
+        began = self._clock()
+        with self.target.session() as connection, connection.cursor() as cursor:
+
+            def arrived() -> bool:
+                cursor.execute(f"select 1 from {table} where id = 1 and token = %s", (token,))
+                return cursor.fetchone() is not None
+
+            found = self._wait(arrived, bool, timeout=self._wishes.patience_seconds, first=0.005, longest=1.0)
+        return self._clock() - began if found else None
+
+    def _metrics(self, task: DmsTask, names: tuple[str, ...]) -> tuple[Metric, ...]:
+        """Datapoints of the task, under the dimensions that DMS really publishes."""
+        instance = self._dms.instance(task.instance_arn)
+        wanted = {
+            "ReplicationInstanceIdentifier": (instance.name, instance.arn.rpartition(":")[2]),
+            "ReplicationTaskIdentifier": (task.resource_id, task.name),
+        }
+        return self._datapoints(names, wanted)
+
+    def _datapoints(self, names: tuple[str, ...], wanted: Mapping[str, tuple[str, ...]]) -> tuple[Metric, ...]:
+        dimensions = self._cloudwatch.dimensions(NAMESPACE, names[0], wanted)
+        if dimensions is None:
+            return tuple(Metric(name, ()) for name in names)
+        return tuple(self._cloudwatch.metrics(NAMESPACE, list(names), dimensions, "Maximum").values())
+
+    def logs(self) -> logs.LogReading:
+        """The task's log since it was last started."""
+        task = self.task()
+        group = f"dms-tasks-{self._dms.instance(task.instance_arn).name}"
+        if not task.setting("Logging", "EnableLogging", False):
+            return logs.LogReading(group, False, 0, ())
+        return logs.read(group, self._logs.lines(group, f"dms-task-{task.resource_id}", task.started))
+
+    def capacity(self) -> Capacity:
+        """What the replication instance has left."""
+        task = self.task()
+        instance = self._dms.instance(task.instance_arn)
+        wanted = {"ReplicationInstanceIdentifier": (instance.name, instance.arn.rpartition(":")[2])}
+        storage, memory = int(self._wishes.least_storage_gb * 1024 * MB), int(self._wishes.least_memory_mb * MB)
+        return self._wait(
+            lambda: Capacity(task, instance, self._datapoints(INSTANCE_METRICS, wanted), storage, memory),
+            lambda seen: all(metric.points for metric in seen.metrics),
+            timeout=self._wishes.patience_seconds,
+        )
+
+    def apply_mode(self) -> ApplyMode:
+        """How changes are applied, beside the load."""
+        task = self.task()
+        waiting = [metric.newest or 0.0 for metric in self._metrics(task, WAITING[1:])]
+        since = task.load_finished or task.started
+        seconds = (datetime.now(UTC) - since).total_seconds() if since else 0.0
+        return ApplyMode(task, tuple(self._dms.statistics(task)), self.scope.keyless, seconds, sum(waiting))
+
+    def _wait(
+        self,
+        look: Callable[[], Seen],
+        done: Callable[[Seen], bool],
+        *,
+        timeout: float,
+        heartbeat: Callable[[Seen, float], None] = lambda seen, elapsed: None,
+        first: float = 0.1,
+        longest: float = 5.0,
+    ) -> Seen:
+        """The first sight that is done, else the last one: a check says what it lacks. Seconds."""
+        last: list[Seen] = []
+
+        def remembered() -> Seen:
+            last[:] = [look()]
+            return last[0]
+
+        try:
+            return wait_until(
+                remembered, done, timeout=timeout, what="DMS", heartbeat=heartbeat, first=first, longest=longest,
+                clock=self._clock, sleep=self._sleep,
+            )  # fmt: skip
+        except WaitTimedOut:
+            return last[0]
+
+
+def _moving(task: DmsTask) -> bool:
+    """Whether its status is about to change by itself."""
+    return task.status in ("starting", "stopping", "creating", "modifying", "testing")
