@@ -43,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     verb("mend", "mend a fault, or all").add_argument("fault", nargs="?")
     verb("logs", "what the lab's process wrote").add_argument("-f", "--follow", action="store_true")
     verb("env", "print the exports that point the aws command line at the lab")
+    showing = verb("databases", "start the databases, and say how to connect to them")
+    showing.add_argument("--json", action="store_true", help="as one line of JSON")
+    showing.add_argument("--show-passwords", action="store_true")
+    working = verb("workload", "let the shop work on the source database, or let it rest")
+    working.add_argument("action", choices=("start", "stop", "status"))
+    working.add_argument("--rate", type=float, metavar="N", help="transactions a second (default: 20)")
     verb("pace", "0: as fast as it works; 1: as slow as people know it").add_argument("pace", type=_pace_of)
     return parser
 
@@ -119,13 +125,16 @@ def _status(folder: Folder, options: argparse.Namespace) -> None:
 def _show(found: dict[str, Any]) -> None:
     world = found["world"] or {}
     faults = found["faults"]
+    up = [side for side, runs in found["databases"].items() if runs]
     print(f"The lab answers at {found['url']} (pid {found['pid']}).")
-    print(f"  state   {found['state']}")
-    print(f"  world   as notebook {world.get('at', '?')} finds it, when it was built")
-    print(f"  pace    {found['pace']:g}")
-    print(f"  faults  {', '.join(faults) + '; mend them with `runbook lab mend`' if faults else 'none'}")
+    print(f"  state      {found['state']}")
+    print(f"  world      as notebook {world.get('at', '?')} finds it, when it was built")
+    print(f"  pace       {found['pace']:g}")
+    print(f"  faults     {', '.join(faults) + '; mend them with `runbook lab mend`' if faults else 'none'}")
+    print(f"  databases  {' and '.join(up) + ' run' if up else 'not started; they start when they are needed'}")
+    print(f"  workload   {_working(found['workload'])}")
     for kind, count in found["counts"].items():
-        print(f"  {count:7,}  {kind}")
+        print(f"  {count:9,}  {kind}")
 
 
 def _reset(folder: Folder, options: argparse.Namespace) -> None:
@@ -165,6 +174,43 @@ def _pace(folder: Folder, options: argparse.Namespace) -> None:
 
     perform(folder, "pace", {"pace": options.pace})
     print(f"The pace is {options.pace:g}.")
+
+
+def _databases(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import perform, start
+    from .databases import DATABASE, READER
+
+    start(folder)
+    found = perform(folder, "databases", {})
+    if not options.show_passwords:
+        for side in found["sides"].values():
+            side["users"] = list(side["users"])
+    if options.json:
+        print(json.dumps(found))
+        return
+    for name, side in found["sides"].items():
+        print(f"{name}: {side['host']}:{side['port']}, database {side['database']}, users {', '.join(side['users'])}")
+        psql = shlex.join([found["psql"], "-h", side["host"], "-p", str(side["port"]), "-U", READER, DATABASE])
+        print(f"  PGPASSFILE={shlex.quote(found['pgpass'])} {psql}")
+        if options.show_passwords:
+            for user, password in side["users"].items():
+                print(f"  {user:8} {password}")
+
+
+def _workload(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import perform, start
+
+    if options.action == "start":
+        start(folder)
+    rate = {} if options.rate is None else {"rate": options.rate}
+    print(f"The workload is {_working(perform(folder, 'workload', {'action': options.action, **rate}))}.")
+
+
+def _working(status: dict[str, Any]) -> str:
+    if not status["on"]:
+        return "off"
+    failed = f", {status['failed']:,} interruptions, the last: {status['error']}" if status["failed"] else ""
+    return f"on, {status['rate']:g} transactions a second, {status['committed']:,} committed{failed}"
 
 
 def _logs(folder: Folder, options: argparse.Namespace) -> None:
@@ -211,6 +257,8 @@ _VERBS = {
     "mend": _mend,
     "logs": _logs,
     "env": _env,
+    "databases": _databases,
+    "workload": _workload,
     "pace": _pace,
 }
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import RunbookError
 from .core import Bus, Folder, Lab
+from .databases import Databases
 from .protocol import Refusal, Service
 
 log = logging.getLogger(__name__)
@@ -21,10 +23,11 @@ Builder = Callable[[Lab], dict[str, Service]]
 def lab_services(lab: Lab) -> dict[str, Service]:
     """The lab's own control planes, by signing name."""
     from .datasync import DataSync
+    from .dms import Dms
     from .ssm import Ssm
     from .storagegateway import StorageGateway
 
-    return {service.name: service for service in (DataSync(lab), StorageGateway(lab), Ssm(lab))}
+    return {service.name: service for service in (DataSync(lab), StorageGateway(lab), Ssm(lab), Dms(lab))}
 
 
 @dataclass
@@ -47,9 +50,17 @@ class Control:
             self._build("00")
 
     def stop(self) -> None:
-        """Stop the services; nothing runs afterwards."""
+        """Stop the services, the workload and the databases; nothing runs afterwards."""
+        self.lab.workload.pause()
         for service in reversed(list(self.services.values())):
             service.stop()
+        self.lab.databases.stop()
+
+    def go_on(self) -> None:
+        """Take over what ran before: databases that a killed daemon left, and the workload when it is on."""
+        if any(self.lab.databases.up.values()):
+            threading.Thread(target=self.lab.databases.ready, name="databases-adopt", daemon=True).start()
+        self.lab.workload.resume()
 
     def _start_services(self) -> None:
         self.services.update(self.builder(self.lab))
@@ -101,6 +112,21 @@ class Control:
         faults.mend(self.lab, self.services, fault)
         return {"faults": self.lab.database.setting("faults", {})}
 
+    def databases(self) -> dict[str, Any]:
+        """Start both; where they are and who may ask. The passwords are in there."""
+        return self.lab.databases.described()
+
+    def workload(self, action: str, rate: float | None = None) -> dict[str, Any]:
+        """start, stop or status."""
+        workload = self.lab.workload
+        if action == "start":
+            workload.start(**({} if rate is None else {"rate": rate}))
+        elif action == "stop":
+            workload.stop()
+        elif action != "status":
+            raise Refusal("ValidationException", f"workload start, stop or status, not {action[:40]!r}.")
+        return workload.status()
+
     def status(self) -> dict[str, Any]:
         """Counts and settings, read from the database only."""
         database = self.lab.database
@@ -111,6 +137,8 @@ class Control:
             "pace": self.lab.pace,
             "faults": database.setting("faults", {}),
             "world": database.setting("world"),
+            "databases": self.lab.databases.up,
+            "workload": self.lab.workload.status(),
             "counts": {
                 **{kind: count for kind, count in kinds},
                 **{f"objects in {name}": sum(1 for _ in self.lab.objects.list(name)) for name in buckets},
@@ -125,6 +153,8 @@ class Control:
             "pace": self.pace,
             "break": self.plant,
             "mend": self.mend,
+            "databases": self.databases,
+            "workload": self.workload,
         }
         if verb not in verbs:
             raise Refusal("UnknownOperationException", f"The lab has no verb {verb[:40]!r}; it has {', '.join(verbs)}.")
@@ -152,6 +182,16 @@ class SilentBus:
     ) -> None:
         """Nobody looks."""
 
+    def has_role(self, name: str) -> bool:
+        """IAM ends with a daemon, and begins with DMS's roles."""
+        return True
+
+    def make_role(self, name: str) -> None:
+        """There is no IAM."""
+
+    def drop_role(self, name: str) -> None:
+        """There is no IAM; a daemon that starts looks at the planted faults."""
+
 
 def open_lab(folder: Folder, bus: Bus) -> Lab:
     """The lab of a folder; every path below it is the owner's only."""
@@ -162,6 +202,7 @@ def open_lab(folder: Folder, bus: Bus) -> Lab:
 
 def wipe(folder: Folder) -> None:
     """Remove a state that this version cannot read; connection, locks and log stay."""
+    Databases(folder.root).forget()
     for path in folder.root.glob("lab.sqlite*"):
         path.unlink()
     for directory in (folder.blobs, folder.staging, folder.application):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .database import Database
+from .databases import Databases
+from .workload import Workload
 
 if TYPE_CHECKING:
     from .objects import ObjectStore
@@ -80,6 +82,15 @@ class Bus(Protocol):
     ) -> None:
         """Put one datapoint of now."""
 
+    def has_role(self, name: str) -> bool:
+        """Whether IAM has a role."""
+
+    def make_role(self, name: str) -> None:
+        """Make one of DMS's roles, as DMS wants it."""
+
+    def drop_role(self, name: str) -> None:
+        """Take one of DMS's roles away."""
+
 
 class Lab:
     """Held open by the daemon for its life, by tests and by the world's builder for a while."""
@@ -92,6 +103,8 @@ class Lab:
         self.folder = folder
         self.database = Database(folder.database)
         self.objects: ObjectStore = ObjectStore(self.database, folder.blobs)
+        self.databases = Databases(folder.root)
+        self.workload = Workload(self.database, self.databases)
         self.bus = bus
         self.account = ACCOUNT
         self._hurrying = False

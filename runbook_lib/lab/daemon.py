@@ -17,6 +17,7 @@ from .connection import Connection, holding, new_connection, owner, read_connect
 from .control import Control, SilentBus, lab_services, open_lab, wipe
 from .core import Folder, Lab
 from .database import SchemaMismatch
+from .databases import Databases
 from .front import Front
 from .moto_bridge import Moto, MotoBus
 from .server import Server
@@ -40,6 +41,7 @@ class Daemon:
         self._stopping = threading.Event()
         moto = Moto(self.connection.access_key, self.connection.secret_key)
         self.control = Control(open_lab(folder, MotoBus(moto)), builder=lab_services, forget=moto.reset)
+        moto.secrets = self.control.lab.databases.secrets
         self.front = Front(
             access_key=self.connection.access_key,
             secret_key=self.connection.secret_key,
@@ -58,6 +60,7 @@ class Daemon:
         url = self.server.listen()
         self.front.moto.load()
         self.control.start()
+        self.control.go_on()
         self.connection = self.connection.at(url)
         self.connection.write(self.folder)
         self.server.run()
@@ -71,6 +74,7 @@ class Daemon:
         stopper.start()
         stopper.join(self.server.shutdown_timeout + 0.5)
         self.control.stop()
+        self.control.lab.databases.close()  # who is still inside starts none
         log.info("The lab has stopped")
 
     def perform(self, verb: str, parameters: dict[str, Any]) -> Any:
@@ -83,7 +87,7 @@ class Daemon:
             return {}
         if verb == "status":
             return {"url": self.connection.url, "pid": os.getpid(), **self.control.status()}
-        if verb == "pace":
+        if verb in ("pace", "databases", "workload"):  # the world stays as it is: requests go on
             return self.control.perform(verb, parameters)
         with self.front.gate.closed():
             return self.control.perform(verb, parameters)
@@ -164,7 +168,7 @@ def stop(folder: Folder) -> bool:
     """End the daemon and wait until it is gone; False when none runs."""
     pid = owner(folder, LOCK)
     if not running(folder):
-        return False
+        return _stop_orphans(folder)
     connection = read_connection(folder)
     if connection is not None and connection.url and connection.alive(timeout=2):
         connection.call("stop")
@@ -178,7 +182,16 @@ def stop(folder: Folder) -> bool:
             os.kill(pid, signal.SIGKILL)
             deadline += STOP_PATIENCE
         time.sleep(0.02)
+    _stop_orphans(folder)
     return True
+
+
+def _stop_orphans(folder: Folder) -> bool:
+    """End the databases of a lab that was killed; False when none runs."""
+    if not folder.root.is_dir():
+        return False
+    with holding(folder, LOCK, patience=STOP_PATIENCE):
+        return Databases(folder.root).stop()
 
 
 def perform(folder: Folder, verb: str, parameters: dict[str, Any]) -> Any:

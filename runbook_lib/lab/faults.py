@@ -6,34 +6,17 @@ import difflib
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from ..errors import LabError
 from .core import Lab
+from .dms_faults import DMS_FAULTS
+from .fault import Fault, Planted
 from .objects import StoredObject
 from .protocol import Service
 from .world import BUCKET
-
-Planted = dict[str, Any]  # what a fault's setting holds: its path, and what mending has to know
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One way in which the world can be broken. A fault without `plant` is a setting that the services look at."""
-
-    name: str
-    happens: str
-    fails: str  # which check fails: the notebook, and the check as it is written there
-    run: str  # how to see it
-    repair: str
-    takes_path: bool = False
-    default_path: str | None = None
-    plant: Callable[[Lab, str], Planted] | None = None
-    mend: Callable[[Lab, Planted], None] | None = None
 
 
 def plant(lab: Lab, services: dict[str, Service], name: str, path: str | None = None) -> Planted:
@@ -46,7 +29,7 @@ def plant(lab: Lab, services: dict[str, Service], name: str, path: str | None = 
     chosen = path or fault.default_path
     planted: Planted = {} if chosen is None else {"path": _relative(chosen)}
     if fault.plant is not None:
-        planted |= fault.plant(lab, planted["path"])
+        planted |= fault.plant(lab, planted.get("path", ""))
     elif chosen is not None:
         _export_file(lab, planted["path"])
     with lab.database.writing():
@@ -216,4 +199,4 @@ _ALL = (
         "Start its SSM agent again: `runbook lab mend application-server-unreachable`.",
     ),
 )
-FAULTS = {fault.name: fault for fault in _ALL}
+FAULTS = {fault.name: fault for fault in (*_ALL, *DMS_FAULTS)}

@@ -17,7 +17,7 @@ from .body import Body
 from .core import ACCOUNT
 from .http import Headers, HttpRequest, HttpResponse
 from .iam_simulation import is_simulation, simulate
-from .moto_bridge import SERVICES, Moto, refuse_malformed, serves
+from .moto_bridge import SECRETS, SERVICES, Moto, refuse_malformed, serves
 from .protocol import Call, Refusal, Service, decode
 from .signature import UNSIGNED, Claim, Refused, Secret, read_claim, verify
 
@@ -145,6 +145,8 @@ class Front:
             with self.gate.passing(counted=False):
                 if claim.service == "iam" and is_simulation(body):
                     return simulate(self.moto, body)
+                if claim.service == SECRETS:
+                    self.moto.renew_secrets()
                 return self.moto.answer(arrival.method, arrival.path, arrival.query, arrival.headers, body)
         if claim.service == CONTROL and claim.access_key == self.access_key:
             return self._control(arrival, body)

@@ -1,4 +1,4 @@
-"""How do the lab's requests and its own events reach moto's STS, IAM, SQS, EventBridge, Logs and CloudWatch?
+"""How do requests and the lab's own events reach moto's STS, IAM, SQS, EventBridge, Logs, CloudWatch and secrets?
 
 moto is imported in a background thread once the lab listens; who needs it earlier waits. Its state is in memory:
 rules, queues, log lines and datapoints end with the daemon or with a reset.
@@ -15,20 +15,24 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from . import dms_roles
 from .core import ACCOUNT, CLOUD_REGION
 from .http import Headers, HttpResponse
 from .protocol import Refusal, decode, service_model
 from .signature import Secret
 
-SERVICES = frozenset({"sts", "iam", "sqs", "events", "logs", "monitoring"})  # by signing name
+SECRETS = "secretsmanager"
+SERVICES = frozenset({"sts", "iam", "sqs", "events", "logs", "monitoring", SECRETS})  # by signing name
 USER = "participant"
-LOG_GROUPS = {CLOUD_REGION: ("/aws/datasync",)}  # the world's; there after every start
+LOG_GROUPS = {CLOUD_REGION: ("/aws/datasync", "dms-tasks-migration-instance")}  # the world's; there after every start
 ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 PARTITION = "aws"
+SECRET_TEXT = "A database of the lab"
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,9 @@ class Moto:
         self._fault: BaseException | None = None
         self._application: Any = None
         self._backends: Any = None
+        self.secrets: Callable[[], dict[str, dict[str, Any]]] = dict  # by name; asked when somebody asks for secrets
+        self._known: dict[str, str] = {}  # the secrets that were put in, as text
+        self._lock = threading.Lock()
 
     def load(self) -> None:
         """Import moto now, in the background."""
@@ -71,7 +78,7 @@ class Moto:
         return self._backends.get_backend(service)[ACCOUNT][region]
 
     def _populate(self) -> None:
-        """What moto starts with: the lab's user and its key, and the world's log groups."""
+        """What moto starts with: the lab's user and its key, DMS's roles, and the world's log groups."""
         iam = self._backends.get_backend("iam")[ACCOUNT][PARTITION]
         user = iam.create_user(CLOUD_REGION, USER)
         policy = iam.create_policy(
@@ -85,6 +92,9 @@ class Moto:
         key = user.create_access_key(prefix="AKIA")
         key.access_key_id, key.secret_access_key = self._access_key, self._secret_key
         iam.access_keys[self._access_key] = key
+        dms_roles.make_policies(iam, ACCOUNT, CLOUD_REGION)
+        for role in dms_roles.POLICIES:
+            dms_roles.make_role(iam, role)
         for region, groups in LOG_GROUPS.items():
             for group in groups:
                 self._backends.get_backend("logs")[ACCOUNT][region].ensure_log_group(group)
@@ -95,7 +105,20 @@ class Moto:
         from moto.core.base_backend import BackendDict
 
         BackendDict.reset()
+        self._known = {}
         self._populate()
+
+    def renew_secrets(self) -> None:
+        """Put in the lab's secrets: each once, and again when it changes. What somebody makes of them stays."""
+        backend = self.backend(SECRETS, CLOUD_REGION)
+        with self._lock:
+            for name, content in self.secrets().items():
+                text = json.dumps(content)
+                if name not in self._known:
+                    backend.create_secret(name, text, None, SECRET_TEXT, [], None, None, [], False)
+                elif self._known[name] != text:
+                    backend.update_secret(name, secret_string=text)
+                self._known[name] = text
 
     def temporary(self, access_key: str) -> Secret | None:
         """The secret of a key that AssumeRole issued in this lab."""
@@ -188,6 +211,8 @@ class MotoBus:
     def __init__(self, moto: Moto) -> None:
         self._moto = moto
         self._lock = threading.Lock()  # moto's log streams and datapoints are plain lists
+        self._minutes: dict[tuple[Any, ...], Any] = {}  # the newest datapoint of each metric
+        self._stored: Any = None  # moto's list that they are in; a reset makes another
 
     def emit(self, *, region: str, source: str, detail_type: str, resources: list[str], detail: dict[str, Any]) -> None:
         """Put one event on the default bus of a region."""
@@ -226,7 +251,7 @@ class MotoBus:
     def metric(
         self, *, region: str, namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str]
     ) -> None:
-        """Put one datapoint of now."""
+        """Put one datapoint of now. The last one of each minute stays, as it is all that is left of it on AWS later."""
         datum = {
             "MetricName": name,
             "Value": value,
@@ -235,6 +260,27 @@ class MotoBus:
         }
         try:
             with self._lock:
+                stored = self._moto.backend("cloudwatch", region).metric_data
+                if stored is not self._stored:
+                    self._stored, self._minutes = stored, {}
+                which = (namespace, name, *sorted(dimensions.items()))
+                last, minute = self._minutes.get(which), int(time.time()) // 60
+                if last is not None and last[0] == minute:
+                    last[1].value = float(value)
+                    return
                 self._moto.backend("cloudwatch", region).put_metric_data(namespace, [datum])
+                self._minutes[which] = (minute, stored[-1])
         except Exception:
             log.exception("The datapoint %s %s was not stored", namespace, name)
+
+    def has_role(self, name: str) -> bool:
+        """Whether IAM has a role."""
+        return dms_roles.has_role(self._moto.backend("iam", PARTITION), name)
+
+    def make_role(self, name: str) -> None:
+        """Make one of DMS's roles, as DMS wants it."""
+        dms_roles.make_role(self._moto.backend("iam", PARTITION), name)
+
+    def drop_role(self, name: str) -> None:
+        """Take one of DMS's roles away."""
+        dms_roles.drop_role(self._moto.backend("iam", PARTITION), name)

@@ -13,25 +13,31 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import psycopg
 
 from ..errors import LabError
+from .processes import HOST, free_port, own, reap, taken, unprivileged
+
+if TYPE_CHECKING:
+    import psycopg
 
 OLDEST = 16  # replication that skips a transaction, and subscriptions with `origin = none`
 SUPERUSER = "postgres"
-NOBODY = 65534  # PostgreSQL refuses to be root; this user needs no entry in /etc/passwd
+HALF_MADE = "half-made-"
+ENDED = "its process ended while it was starting"
+# Why a start is tried again: a killed server's last processes are still ending, or another was quicker at the port
+PASSING = rf"still in use|already exists|already in use|could not create any TCP/IP sockets|{ENDED}"
 SETTINGS = {
-    "listen_addresses": "127.0.0.1",
+    "listen_addresses": HOST,
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "wal_level": "logical",
@@ -43,7 +49,7 @@ SETTINGS = {
     "max_sync_workers_per_subscription": "4",
     "max_slot_wal_keep_size": "2GB",
     "wal_receiver_status_interval": "1s",
-    "track_commit_timestamp": "on",
+    "wal_retrieve_retry_interval": "1s",  # a replication that an error stopped tries again
     "log_replication_commands": "on",
     "logging_collector": "on",
     "log_destination": "jsonlog",
@@ -54,6 +60,8 @@ SETTINGS = {
     "log_file_mode": "0600",
     "fsync": "off",  # what is acknowledged survives a SIGKILL; a power cut is not covered, as everywhere in the lab
     "full_page_writes": "off",
+    "wal_recycle": "off",  # old segments are removed: a data folder is small to copy
+    "wal_init_zero": "off",
     "shared_buffers": "64MB",
     "jit": "off",
     "timezone": "UTC",
@@ -123,17 +131,6 @@ def _try(folder: Path) -> str:
     return f"PostgreSQL {version.group()}"
 
 
-def unprivileged(command: Sequence[str]) -> list[str]:
-    """The command as PostgreSQL accepts it: as it is, or for root as `nobody`, who may still reach root's folders."""
-    if os.geteuid() != 0:
-        return list(command)
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise LabError("PostgreSQL refuses to run as root, and there is no `setpriv`: run the lab as another user.")
-    reach = "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"
-    return [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *reach, *command]
-
-
 class Server:
     """One server: a folder, a port and a password. Held open by the lab."""
 
@@ -154,7 +151,7 @@ class Server:
     @property
     def exists(self) -> bool:
         """Whether it was created, completely."""
-        return (self.folder / "created").exists()
+        return self.data.is_dir()
 
     @property
     def port(self) -> int:
@@ -162,61 +159,94 @@ class Server:
         kept = self.folder / "port"
         return int(kept.read_text()) if kept.exists() else 0
 
+    def _move(self, port: int) -> None:
+        """Listen elsewhere from the next start on. Whoever reads the file meanwhile reads one port or the other."""
+        half_made = self.folder / "port.new"
+        half_made.write_text(str(port))
+        half_made.replace(self.folder / "port")
+
     def create(self) -> None:
-        """Make the data directory; what a killed creation left is thrown away."""
+        """Make the data directory."""
         if self.exists:
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(self.folder, NOBODY, NOBODY)
-        with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix="password") as secret:
+        with self._making() as data, tempfile.NamedTemporaryFile("w", dir=data.parent) as secret:
             secret.write(self.password)
             secret.flush()
-            if os.geteuid() == 0:
-                os.chown(secret.name, NOBODY, NOBODY)
+            own(Path(secret.name))
             how = ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--auth=scram-sha-256"]
-            who = [f"--username={SUPERUSER}", f"--pwfile={secret.name}"]
-            self._run("initdb", f"--pgdata={self.data}", *how, *who)
-        with (self.data / "postgresql.auto.conf").open("a") as settings:
-            settings.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
-        (self.folder / "created").touch()
+            self._run("initdb", f"--pgdata={data}", *how, f"--username={SUPERUSER}", f"--pwfile={secret.name}")
+            with (data / "postgresql.auto.conf").open("a") as settings:
+                settings.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
+
+    def copy(self, other: Server) -> None:
+        """Begin with what a stopped server holds; not with what it said."""
+        with self._making() as data:
+            copying = unprivileged(["cp", "-Rp", str(other.data), str(data)])
+            done = subprocess.run(copying, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise LabError(f"{other.data} cannot be copied: {done.stderr.strip()[:500]}")
+            for log in (data / "log").glob("*"):
+                log.unlink()
+
+    @contextmanager
+    def _making(self) -> Iterator[Path]:
+        """Where to make a data directory that appears when it is complete.
+
+        It is a new place each time: the programs of a maker that was killed may still be writing to theirs.
+        """
+        self.empty()
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own(self.folder)
+        place = Path(tempfile.mkdtemp(prefix=HALF_MADE, dir=self.folder))
+        own(place)
+        yield place / "data"
+        (place / "data").rename(self.data)
+        place.rmdir()
 
     def start(self, *, patience: float = 60) -> None:
-        """Start it, or find the one that runs; the port is kept unless somebody has taken it. Seconds."""
+        """Start it, or find the one that runs; the port is kept unless somebody else listens there. Seconds."""
         self.create()
-        if self.running:
-            return
-        said = ""
-        for wait in (0, 0.2, 1, 3):  # another has our port; or a killed server's last processes are still ending
+        for wait in (0, 0.2, 0.5, 1, 2, 4, 8):
             time.sleep(wait)
-            port = _free_port() if wait or not self.port else self.port
-            (self.folder / "port").write_text(str(port))
-            said = self._spawn(port, patience)
+            if self.pid is None and (not self.port or taken(self.port)):
+                self._move(free_port())
+            said = self._await(patience) if self.pid is not None else self._spawn(patience)
             if not said:
                 return
+            if not re.search(PASSING, said):
+                break
         raise LabError(f"PostgreSQL did not start in {self.folder}: {said}")
 
-    def _spawn(self, port: int, patience: float) -> str:
-        """Start it on a port and wait until it accepts connections; what it said when it did not."""
+    def _spawn(self, patience: float) -> str:
+        """Start it and wait until it accepts connections; what it said when it did not."""
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(
-                unprivileged([find_binaries().tool("postgres"), "-D", str(self.data), "-p", str(port)]),
+                unprivileged([find_binaries().tool("postgres"), "-D", str(self.data), "-p", str(self.port)]),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/",
                 env=_environment(),
             )  # fmt: skip
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline and process.poll() is None:
-                try:
-                    self.connect("postgres", connect_timeout=2).close()
+                if self.accepts():
                     return ""
-                except psycopg.OperationalError:
-                    time.sleep(0.02)
+                time.sleep(0.02)
             if process.poll() is None:
                 process.kill()
+                process.wait()
             output.seek(0)
-            said = [*output.read().splitlines(), *self.log_lines()[-1:]]
-        return said[-1][:500] if said else f"it said nothing for {patience:.0f} s"
+            said = output.read().splitlines() or self.log_lines()[-1:]
+        return "; ".join(said)[:500] or f"it said nothing for {patience:.0f} s"
+
+    def _await(self, patience: float) -> str:
+        """Wait until a server that somebody started accepts connections; why not when it does not."""
+        deadline = time.monotonic() + patience
+        while self.pid is not None:
+            if self.accepts():
+                return ""
+            if time.monotonic() > deadline:
+                return f"its process {self.pid} accepts no connections for {patience:.0f} s"
+            time.sleep(0.02)
+        return ENDED
 
     def log_lines(self) -> list[str]:
         """The lines of its log."""
@@ -230,22 +260,35 @@ class Server:
         os.kill(pid, signal.SIGINT)  # fast shutdown
         deadline = time.monotonic() + patience
         while self.pid == pid:
-            _reap(pid)
+            reap(pid)
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGQUIT)  # immediate; recovers at the next start
                 deadline += patience
             time.sleep(0.01)
 
-    def remove(self) -> None:
-        """Stop it and delete its data."""
+    def empty(self) -> None:
+        """Stop it and delete its data; the next start finds the same port."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.exists:
+            self.data.rename(Path(tempfile.mkdtemp(prefix=HALF_MADE, dir=self.folder)) / "data")
+        for left in self.folder.glob(f"{HALF_MADE}*"):
+            shutil.rmtree(left, ignore_errors=True)  # one that a killed maker's program still fills goes the next time
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        self.stop()
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
     @property
     def running(self) -> bool:
         """Whether its postmaster lives and a connection succeeds."""
-        if self.pid is None:
-            return False
+        return self.pid is not None and self.accepts()
+
+    def accepts(self) -> bool:
+        """Whether a connection succeeds."""
+        import psycopg
+
         try:
             self.connect("postgres", connect_timeout=5).close()
             return True
@@ -260,14 +303,16 @@ class Server:
             os.kill(int(first), 0)
         except (OSError, ValueError):
             return None
-        if Path(second) != self.data or _reap(int(first)) or not _is_postgres(int(first)):
+        if Path(second) != self.data or reap(int(first)) or not _is_postgres(int(first)):
             return None
         return int(first)
 
     def connect(self, database: str, user: str = SUPERUSER, **options: Any) -> psycopg.Connection[Any]:
         """A session of the superuser, or of another user when its password is given; autocommit unless told."""
+        import psycopg  # 0.1 s that a lab without databases does not spend
+
         given: dict[str, Any] = {"password": self.password, "autocommit": True, "connect_timeout": 10}
-        return psycopg.connect(host="127.0.0.1", port=self.port, dbname=database, user=user, **(given | options))
+        return psycopg.connect(host=HOST, port=self.port, dbname=database, user=user, **(given | options))
 
     def _run(self, tool: str, *arguments: str) -> None:
         command = unprivileged([find_binaries().tool(tool), *arguments])
@@ -282,23 +327,10 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C.UTF-8"}
 
 
-def _reap(pid: int) -> bool:
-    """Whether the process was our child and has ended."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return False
-
-
 def _is_postgres(pid: int) -> bool:
-    """Whether a process is PostgreSQL: after a restart of the machine a stale file may name any other."""
+    """Whether a process is PostgreSQL and lives: a stale file may name any other, or a zombie of a lazy init."""
     try:
-        return psutil.Process(pid).name().startswith("postgres")
+        process = psutil.Process(pid)
+        return process.name().startswith("postgres") and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

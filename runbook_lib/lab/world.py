@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import images
+from . import dms_world, images
 from .core import ACCOUNT, CLOUD_REGION, Lab
 from .datasync import DataSync
 from .datasync_locations import EXPORT, SERVER
+from .dms import Dms
 from .protocol import Call, Service
 from .ssm import Ssm
 from .storagegateway import StorageGateway
 
-POINTS = ("00", "01", "02", "03", "04", "05")  # the notebook that finds the world like this
+POINTS = ("00", "01", "02", "03", "04", "05", "06")  # the notebook that finds the world like this
 BUCKET = "migration-lab"
 REPORTS = "migration-lab-reports"
 AGENT, TASK = "on-premises-agent", "nfs-to-s3"
@@ -41,7 +42,7 @@ def build(lab: Lab, services: dict[str, Service], at: str = "00") -> None:
 
 
 def _walk(world: _World, at: str) -> None:
-    """Do what the notebooks before `at` do; 00 and 03 change nothing."""
+    """Do what the notebooks before `at` do; 00, 03 and 05 change nothing."""
     deeds: dict[str, Callable[[], None]] = {"01": world.create_file, "02": world.copy, "04": world.refresh}
     for notebook, deed in deeds.items():
         if notebook < at:
@@ -54,8 +55,10 @@ class _World:
     def __init__(self, lab: Lab, services: dict[str, Service]) -> None:
         self.lab = lab
         datasync, gateway, ssm = services["datasync"], services["storagegateway"], services["ssm"]
-        assert isinstance(datasync, DataSync) and isinstance(gateway, StorageGateway) and isinstance(ssm, Ssm)
-        self.datasync, self.gateway, self.ssm = datasync, gateway, ssm
+        dms = services["dms"]
+        assert isinstance(datasync, DataSync) and isinstance(gateway, StorageGateway)
+        assert isinstance(ssm, Ssm) and isinstance(dms, Dms)
+        self.datasync, self.gateway, self.ssm, self.dms = datasync, gateway, ssm, dms
         self.task = self.share = ""
 
     def make(self) -> None:
@@ -68,6 +71,7 @@ class _World:
         self.share = self._make_share()
         self.refresh()
         self.ssm.register(INSTANCE)
+        dms_world.make(self.dms, _ask)
 
     def _fill_export(self) -> None:
         export = self.lab.folder.export
@@ -159,6 +163,7 @@ def empty(lab: Lab) -> None:
 
     The export, the share and the application server's home stay as directories: kernels and shells may stand in them.
     """
+    lab.databases.forget()
     with lab.database.writing() as cursor:
         tables = cursor.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'")
         for table in [row["name"] for row in tables]:

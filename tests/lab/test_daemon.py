@@ -155,7 +155,7 @@ def test_wrong_verbs_and_wrong_worlds_are_clear(lab: StateFolder) -> None:
 
 def test_faults_are_listed_with_what_happens_and_what_fails(lab: StateFolder) -> None:
     said = lab.run("break").stdout
-    assert said.count("  happens  ") == said.count("  fails    ") == 7 and "object-altered" in said
+    assert said.count("  happens  ") == said.count("  fails    ") == 16 and "object-altered" in said
     assert lab.status()["faults"] == {}
 
 

@@ -131,7 +131,10 @@ def test_an_event_that_cannot_be_delivered_to_one_target_reaches_the_others(
 
 def test_log_lines_and_datapoints_are_readable(door: Door) -> None:
     logs, metrics = door.client("logs"), door.client("cloudwatch")
-    assert [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]] == ["/aws/datasync"]
+    assert [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]] == [
+        "/aws/datasync",
+        "dms-tasks-migration-instance",
+    ]
     door.bus.log(region=CLOUD_REGION, group="/aws/datasync", stream="task-1-exec-1", lines=["one", "two"])
     found = logs.get_log_events(logGroupName="/aws/datasync", logStreamName="task-1-exec-1")["events"]
     assert [line["message"] for line in found] == ["one", "two"]
@@ -197,3 +200,30 @@ def test_a_large_compressed_request_and_a_queues_own_address_reach_moto(door: Do
     form = {"Content_Type": "application/x-www-form-urlencoded"}
     body = b"Action=GetQueueAttributes&AttributeName.1=All"
     assert signed(door, "sqs", "POST", f"/{ACCOUNT}/own.fifo", body, **form)[0] == 200
+
+
+def test_of_each_minute_the_last_datapoint_is_kept(door: Door) -> None:
+    put = {"region": CLOUD_REGION, "namespace": "Minutes", "name": "Lag", "unit": "Seconds"}
+    for value in (9.0, 4.0, 0.0):
+        door.bus.metric(value=value, dimensions={"Task": "a"}, **put)
+    door.bus.metric(value=7.0, dimensions={"Task": "b"}, **put)
+    end = datetime.now(UTC) + timedelta(minutes=1)
+    found = door.client("cloudwatch").get_metric_statistics(
+        Namespace="Minutes", MetricName="Lag", Dimensions=[{"Name": "Task", "Value": "a"}], Period=60,
+        StartTime=end - timedelta(minutes=5), EndTime=end, Statistics=["SampleCount", "Maximum"],
+    )["Datapoints"]  # fmt: skip
+    assert found[-1]["Maximum"] == 0 and len(found) <= 2
+
+
+def test_dms_finds_its_roles_and_they_can_be_made_again(door: Door) -> None:
+    iam, role = door.client("iam"), "dms-vpc-role"
+    policy = "arn:aws:iam::aws:policy/service-role/AmazonDMSVPCManagementRole"
+    assert door.bus.has_role(role) and door.bus.has_role("dms-cloudwatch-logs-role")
+    trust = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+    assert trust["Statement"][0]["Principal"] == {"Service": "dms.amazonaws.com"}
+    door.bus.drop_role(role)
+    assert not door.bus.has_role(role)
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(trust))
+    iam.attach_role_policy(RoleName=role, PolicyArn=policy)
+    door.bus.make_role(role)  # somebody was quicker
+    assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"][0]["PolicyArn"] == policy

