@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from . import redaction
 from .errors import DatabaseError
 
 Engine = Literal["postgresql", "mysql"]
@@ -36,6 +38,9 @@ class Database:
     password: str = field(default="", repr=False)
     options: tuple[tuple[str, str], ...] = ()  # PostgreSQL: libpq's, such as sslmode; MySQL: ssl_ca
 
+    def __post_init__(self) -> None:
+        redaction.register(self.password)
+
     def __str__(self) -> str:
         return f"{self.engine}://{self.user}@{self.host}:{self.port}/{self.name}"
 
@@ -44,11 +49,13 @@ class Database:
         return replace(self, password=password)
 
     @contextmanager
-    def session(self, *, read_only: bool = True, statement_timeout: float = 0, snapshot: bool = False) -> Iterator[Any]:
+    def session(
+        self, *, read_only: bool = True, statement_timeout: float = 0, snapshot: bool | str = False
+    ) -> Iterator[Any]:
         """A DB-API connection, closed at the end; errors inside become `DatabaseError`.
 
-        `statement_timeout` is in seconds, 0 is none. With `snapshot` all reads are of one moment (repeatable read);
-        without, every statement commits by itself.
+        `statement_timeout` is in seconds, 0 is none. With `snapshot` all reads are of one moment (repeatable read),
+        PostgreSQL: that of the session which exported the named one; without, every statement commits by itself.
         """
         open_session = _open_postgresql if self.engine == "postgresql" else _open_mysql
         with translated(self):
@@ -89,15 +96,33 @@ def from_url(url: str) -> Database:
     return Database(engine, cast(str, parts.hostname), port, name, user, options=options)
 
 
+def secret(reference: str, readers: Mapping[str, Callable[[str], str]] | None = None) -> str:
+    """What a named secret holds: `env:VARIABLE`, or a kind that `readers` know, such as `secretsmanager:NAME`."""
+    kind, _, name = reference.partition(":")
+    known: dict[str, Callable[[str], str]] = {"env": _variable, **(readers or {})}
+    if kind not in known or not name:
+        ways = ", ".join(f"{way}:NAME" for way in known)
+        raise DatabaseError(f"A password is given by the name of a secret ({ways}), not as {kind[:3]}….")
+    return known[kind](name)
+
+
+def _variable(name: str) -> str:
+    if name not in os.environ:
+        raise DatabaseError(f"There is no environment variable {name}, which should hold a password: export it.")
+    return os.environ[name]
+
+
 @contextmanager
 def translated(database: Database) -> Iterator[None]:
-    """Errors of both drivers as ours: which database, what it said, what to do."""
-    import psycopg
-    import pymysql
-
+    """Errors of its driver as ours: which database, what it said, what to do."""
+    refused: type[Exception]
+    if database.engine == "postgresql":
+        from psycopg import Error as refused
+    else:
+        from pymysql import MySQLError as refused
     try:
         yield
-    except (psycopg.Error, pymysql.MySQLError) as error:
+    except refused as error:
         said = " ".join(str(part) for part in error.args[-1:] if part).strip() or type(error).__name__
         raise DatabaseError(f"{database}: {' '.join(said.split())}{_advice(said)}") from error
 
@@ -107,17 +132,20 @@ def _advice(said: str) -> str:
     known = {
         r"password authentication failed|Access denied for user": "Is it the right user, and does the secret hold "
         "its password?",
-        r"Connection refused|Can't connect|could not translate host|Name or service not known|timed? ?out": "Is the "
+        r"refused|Can't connect|could not translate host|Name or service not known|timed out|timeout expired": "Is the "
         "address right, and does the network (security group, VPN) let this machine reach it?",
         r"permission denied": "Grant it to this user, or use one that may.",
         r"statement timeout|max_statement_time": "Allow more time, or compare fewer rows at once.",
+        r"conflict with recovery": "A standby gives up reads that hold back its replay: allow it more time "
+        "(max_standby_streaming_delay), or set hot_standby_feedback there.",
         r"does not exist|Unknown (table|column|database)": "Is the name spelt as the database spells it?",
     }
     return next((f". {advice}" for pattern, advice in known.items() if re.search(pattern, said)), "")
 
 
-def _open_postgresql(database: Database, read_only: bool, statement_timeout: float, snapshot: bool) -> Any:
+def _open_postgresql(database: Database, read_only: bool, statement_timeout: float, snapshot: bool | str) -> Any:
     import psycopg
+    import psycopg.sql
 
     connection = psycopg.connect(
         host=database.host, port=database.port, dbname=database.name, user=database.user,
@@ -127,12 +155,17 @@ def _open_postgresql(database: Database, read_only: bool, statement_timeout: flo
     connection.read_only = read_only
     if snapshot:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    if isinstance(snapshot, str):
+        connection.execute(psycopg.sql.SQL("set transaction snapshot {}").format(snapshot))
     milliseconds = str(int(statement_timeout * 1000))
-    connection.execute(f"set statement_timeout = {milliseconds}; set timezone = 'UTC'")
+    only = "on" if read_only else "off"  # without a transaction of psycopg's own its read_only is not sent
+    connection.execute(
+        f"set statement_timeout = {milliseconds}; set timezone = 'UTC'; set default_transaction_read_only = {only}"
+    )
     return connection
 
 
-def _open_mysql(database: Database, read_only: bool, statement_timeout: float, snapshot: bool) -> Any:
+def _open_mysql(database: Database, read_only: bool, statement_timeout: float, snapshot: bool | str) -> Any:
     import pymysql
 
     connection = pymysql.connect(

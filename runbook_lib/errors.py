@@ -13,6 +13,7 @@ RunbookError
 ├── NotFound                 a name matches nothing
 ├── Ambiguous                a name could be several things
 ├── LabError                 the embedded lab cannot start or answer
+├── EvidenceError            a record cannot be closed or signed, or is not what it says
 └── DatabaseError            a database refused, cannot be reached, or holds what cannot be compared
 """
 
@@ -83,6 +84,10 @@ class Ambiguous(RunbookError):
 
 class LabError(RunbookError):
     """The embedded lab cannot start or answer."""
+
+
+class EvidenceError(RunbookError):
+    """A record cannot be closed or signed, or is not what it says."""
 
 
 class DatabaseError(RunbookError):

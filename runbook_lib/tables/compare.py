@@ -1,0 +1,147 @@
+"""Are the rows of these tables the same on both sides? Counted and digested in the databases, looked at where not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+
+from ..databases import Database, translated
+from . import ranges
+from .checkpoint import Checkpoint
+from .dialect import Sample
+from .finding import Findings
+from .model import Options, Pair, Progress
+from .narrow import both, narrowed
+from .pairing import may_be_empty
+from .reading import Sides, opened
+from .recheck import Report, look_again, values
+from .result import Comparison, TableResult
+
+
+def compare(
+    source: Database,
+    target: Database,
+    pairs: Sequence[Pair],
+    options: Options | None = None,
+    progress: Report | None = None,
+) -> Comparison:
+    """Compare every pair; changes nothing. Both sides are read of one moment each, then what differs again, live."""
+    options = options or Options()
+    checkpoint = Checkpoint(options.checkpoint, source, target, pairs, options.method)
+    with opened(source, target, options) as sides:
+        for number, pair in enumerate(pairs, 1):
+            if _comparable(pair):
+                told = Progress(pair.name, number, len(pairs), 0, 0, 0)
+                _Table(pair, sides, options, checkpoint, told, progress).compare()
+        found = {pair.name: checkpoint.findings[pair.name] for pair in pairs if _comparable(pair)}
+        shown = {} if options.rounds else values(sides, pairs, found, options.sample)
+    rounds = 0
+    while rounds < options.rounds and any(findings.kept for findings in found.values()):
+        rounds += 1
+        shown = look_again(source, target, pairs, found, options, rounds, progress)
+    checkpoint.close()
+    results = []
+    for pair in pairs:
+        result = TableResult(pair.name, method=options.method, problem=_problem(pair), keyed=bool(pair.key))
+        if pair.name in found:
+            findings = found[pair.name]
+            result = replace(
+                result,
+                source_rows=findings.source, target_rows=findings.target,
+                different=findings.count("different"), missing=findings.count("missing on target"),
+                extra=findings.count("extra on target"), differences=tuple(shown.get(pair.name, ())),
+                rechecked=not findings.more, may_be_empty=may_be_empty(pair.name, options.empty),
+            )  # fmt: skip
+        results.append(result)
+    return Comparison(tuple(results), options.method, rounds, checkpoint.moments)
+
+
+def _comparable(pair: Pair) -> bool:
+    return pair.source is not None and pair.target is not None and bool(pair.columns)
+
+
+def _problem(pair: Pair) -> str:
+    """What keeps a pair from being the same whatever its rows are."""
+    if pair.source is None:
+        return "not on the source"
+    if pair.target is None:
+        return "not on the target"
+    columns = [
+        f"{', '.join(names)} only on the {side}"
+        for side, names in (("source", pair.only_source), ("target", pair.only_target)) if names
+    ]  # fmt: skip
+    return f"columns differ: {'; '.join(columns)}" if columns else ""
+
+
+class _Table:
+    """One table while it is compared."""
+
+    def __init__(
+        self, pair: Pair, sides: Sides, options: Options, checkpoint: Checkpoint, told: Progress, report: Report | None
+    ) -> None:
+        self.pair, self.sides, self.options, self.checkpoint, self.report = pair, sides, options, checkpoint, report
+        self.told = told
+        self.findings = checkpoint.findings[pair.name]
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+
+    def compare(self) -> None:
+        """All ranges that are left, by as many workers as there are sessions."""
+        name = self.pair.name
+        if name not in self.checkpoint.spans:
+            self.checkpoint.begin(name, ranges.split(self.pair, self._sample(), self.options.gentle))
+        spans = self.checkpoint.spans[name]
+        todo = ranges.Ranges(spans, self.checkpoint.finished[name], 1 if self.options.gentle else ranges.LARGEST)
+        self.told = replace(self.told, expected=sum(span.rows for span in spans))
+        self._tell()
+        with ThreadPoolExecutor(self.sides.workers, "compare") as pool:
+            try:
+                working = [pool.submit(self._work, number, todo) for number in range(self.sides.workers)]
+                for done in as_completed(working):
+                    done.result()
+            except BaseException:
+                self.stop.set()
+                self.sides.cancel()
+                raise
+
+    def _sample(self) -> Sample:
+        source = self.sides.source
+        with translated(source.database):
+            return source.dialect.sample(source.sessions[0], both(self.pair)[0], ranges.SAMPLED)
+
+    def _work(self, number: int, todo: ranges.Ranges) -> None:
+        """One worker: range after range."""
+        while not self.stop.is_set():
+            task = todo.take()
+            if task is None:
+                return
+            began = time.monotonic()
+            part = self._range(number, task)
+            todo.found(task, not part.differing)
+            with self.lock:
+                self.findings.add(part)
+                self.checkpoint.finish(self.pair.name, task.first, task.last, part)
+                self._tell()
+            if self.options.gentle:
+                self.stop.wait(time.monotonic() - began)
+
+    def _range(self, number: int, task: ranges.Task) -> Findings:
+        """One range: as a whole first, unless differences are expected; then where it is not the same."""
+        if not task.expecting:
+            method, common = self.options.method, self.sides.common
+            here, there = self.sides.ask(
+                number, both(self.pair), lambda by, view: by.digest(view, task.span, common, method)
+            )
+            if here == there:
+                return Findings(here[0][0], there[0][0])
+        part = Findings()
+        for span in task.parts:
+            part.add(narrowed(self.sides, number, self.pair, span, self.options.method))
+        return part
+
+    def _tell(self) -> None:
+        if self.report is not None:
+            self.report(replace(self.told, rows=self.findings.source, differing=self.findings.differing))

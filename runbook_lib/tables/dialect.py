@@ -1,0 +1,105 @@
+"""What must an engine be able to say? Descriptions of tables, and statements that digest rows the same way everywhere.
+
+The canonical text of a row is the same on every engine. Its fields stand in the order of the view. First come the
+fields of kinds that are never empty and hold no control character, NULL as nothing; then the length in bytes of every
+free field, -1 for NULL; then the free fields themselves, NULL left out. All are joined by the character 31. So no
+value can pass for another, for NULL, or for two. The row's md5 is taken of that text in UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ..databases import Database
+from .model import Key, Span, Table, View
+
+Method = Literal["md5", "native"]
+SEPARATOR = 31
+MODERN = 14  # of PostgreSQL: hash_record_extended
+
+
+@dataclass(frozen=True)
+class Server:
+    """What answered."""
+
+    engine: str
+    version: int  # major
+    encoding: str
+    standby: bool = False
+
+
+@dataclass(frozen=True)
+class Common:
+    """What both sides can do alike."""
+
+    portable: bool  # the engines differ: the canonical text that both can write
+    utf8: bool = field(default=True, kw_only=True)  # both keep text in UTF-8
+    modern: bool  # both are PostgreSQL 14 or newer of one major version: they hash alike
+
+
+@dataclass(frozen=True)
+class Statement:
+    """SQL with its parameters, and how a row of the answer is read."""
+
+    sql: str
+    parameters: tuple[Any, ...]
+    read: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some keys, in the order of ranges, and about how many rows there are."""
+
+    keys: list[Key]
+    rows: int
+
+
+class Dialect(Protocol):
+    """One engine's way to say it. Every statement is a single read."""
+
+    def server(self, session: Any) -> Server:
+        """Which version answers, and whether it is a standby."""
+
+    def prepare(self, session: Any) -> None:
+        """Set what the canonical texts and the plans depend on."""
+
+    def share(self, session: Any, server: Server) -> str | None:
+        """The name under which other sessions can see this session's snapshot; None when they cannot."""
+
+    def cancel(self, session: Any) -> None:
+        """Make a statement that runs in another thread end."""
+
+    def tables(self, session: Any) -> list[Table]:
+        """The tables that are there, with columns and keys."""
+
+    def sample(self, session: Any, view: View, wanted: int) -> Sample:
+        """About `wanted` keys spread over the table, sorted as ranges are: numbers by value, text by its bytes."""
+
+    def digest(self, view: View, span: Span, common: Common, method: Method) -> Statement:
+        """One row: (count, digest). Equal digests and counts mean equal rows, duplicates counted."""
+
+    def buckets(self, view: View, span: Span, common: Common, method: Method, modulus: int) -> Statement:
+        """Rows of (bucket, count, digest), in any order.
+
+        Buckets are key / width where the span has a width, else the key's hash modulo `modulus`; of a table without
+        key it is the row's own md5 modulo `modulus`. Both engines put a key into the same bucket.
+        """
+
+    def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int] | None) -> Statement:
+        """Rows of (key, md5, count) in these buckets, in all when None; without key: (), md5 and how many are equal."""
+
+    def lookup(self, view: View, common: Common, keys: Sequence[Key], values: bool) -> Statement:
+        """Rows of (key, md5, values) with these keys, `values` empty unless asked for.
+
+        Of a table without key, `keys` are (md5 in hex,), and one row of each is enough.
+        """
+
+
+def of(database: Database) -> Dialect:
+    """The dialect that a database speaks."""
+    from .mysql import MySQL
+    from .postgresql import PostgreSQL
+
+    return MySQL() if database.engine == "mysql" else PostgreSQL()

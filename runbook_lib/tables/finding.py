@@ -1,0 +1,88 @@
+"""Which rows differ between two lists of keys and hashes?"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from .model import Key, Why
+
+KEPT = 100_000  # differing rows of a table that are remembered and looked at again; more are counted only
+
+Row = tuple[Key, bytes, int]  # key, md5, how many
+
+
+@dataclass(frozen=True)
+class Found:
+    """A key whose rows are not the same."""
+
+    key: Key
+    kind: Why
+    times: int = 1
+
+
+@dataclass
+class Findings:
+    """What a table's ranges brought so far."""
+
+    source: int = 0  # rows
+    target: int = 0
+    kept: list[Found] = field(default_factory=list)
+    more: Counter[str] = field(default_factory=Counter)  # by kind, beyond those that are kept
+
+    def add(self, other: Findings) -> None:
+        """Take in another range's."""
+        self.source += other.source
+        self.target += other.target
+        self.more.update(other.more)
+        self.take(other.kept)
+
+    def take(self, found: Iterable[Found]) -> None:
+        """Keep what there is room for, count the rest."""
+        for one in found:
+            if len(self.kept) < KEPT:
+                self.kept.append(one)
+            else:
+                self.more[one.kind] += one.times
+
+    def count(self, kind: Why) -> int:
+        """How many rows are of a kind."""
+        return sum(found.times for found in self.kept if found.kind == kind) + self.more[kind]
+
+    @property
+    def differing(self) -> int:
+        """Rows that are not the same."""
+        return sum(found.times for found in self.kept) + self.more.total()
+
+
+def differing(source: Sequence[Row], target: Sequence[Row]) -> list[Found]:
+    """What is not on both sides alike, by key. A key may occur more than once: a target without its primary key."""
+    first, second = set(source), set(target)
+    if len(first) == len(source) and len(second) == len(target):
+        source, target = list(first - second), list(second - first)
+    here = {(key, md5): count for key, md5, count in _added(source)}
+    left: dict[Key, list[int]] = defaultdict(lambda: [0, 0])
+    for key, md5, count in _added(target):
+        there = here.pop((key, md5), 0)
+        if count > there:
+            left[key][1] += count - there
+        elif there > count:
+            left[key][0] += there - count
+    for (key, _), count in here.items():
+        left[key][0] += count
+    found = []
+    for key, (missing, extra) in left.items():
+        both = min(missing, extra)
+        kinds: tuple[tuple[Why, int], ...] = (
+            ("different", both), ("missing on target", missing - both), ("extra on target", extra - both),
+        )  # fmt: skip
+        found += [Found(key, kind, times) for kind, times in kinds if times]
+    return found
+
+
+def _added(rows: Iterable[Row]) -> Iterable[Row]:
+    counts: Counter[tuple[Key, bytes]] = Counter()
+    for key, md5, count in rows:
+        counts[key, md5] += count
+    return ((key, md5, count) for (key, md5), count in counts.items())

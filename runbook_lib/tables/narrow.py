@@ -1,0 +1,62 @@
+"""Where does a range differ? Bucket by bucket, then row by row in the buckets that do."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from .dialect import Dialect, Method, Statement
+from .finding import Findings, Row, differing
+from .model import Pair, Span, View
+from .ranges import modulus
+from .reading import Sides
+
+BATCH = 16_384  # row hashes fetched at a time
+
+
+def both(pair: Pair) -> tuple[View, View]:
+    """The two sides of a pair that has both."""
+    assert pair.source is not None and pair.target is not None
+    return pair.source, pair.target
+
+
+def narrowed(sides: Sides, number: int, pair: Pair, span: Span, method: Method) -> Findings:
+    """The rows of a range that are not the same, asked with one session of each side."""
+    common, size = sides.common, modulus(span)
+    here, there = sides.ask(number, both(pair), lambda by, view: by.buckets(view, span, common, method, size))
+    part = Findings(sum(count for _, count, _ in here), sum(count for _, count, _ in there))
+    for batch in _batches(_unequal(here, there)):
+        rows, others = sides.ask(number, both(pair), _rows_of(sides, span, size, batch))
+        part.take(differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others)))
+    return part
+
+
+def _rows_of(sides: Sides, span: Span, size: int, buckets: list[int]) -> Callable[[Dialect, View], Statement]:
+    return lambda by, view: by.rows(view, span, sides.common, size, buckets)
+
+
+def _unequal(here: Iterable[tuple[int, int, object]], there: Iterable[tuple[int, int, object]]) -> dict[int, int]:
+    """Buckets that differ, with how many rows both sides have in them."""
+    sizes: dict[int, int] = defaultdict(int)
+    for bucket, count, _ in set(here) ^ set(there):
+        sizes[bucket] += count
+    return sizes
+
+
+def _batches(sizes: Mapping[int, int]) -> Iterator[list[int]]:
+    """Buckets, so many at a time as hold about BATCH rows."""
+    batch: list[int] = []
+    rows = 0
+    for bucket, size in sorted(sizes.items()):
+        batch.append(bucket)
+        rows += size
+        if rows >= BATCH:
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch
+
+
+def _by_hash(rows: Iterable[Row]) -> list[Row]:
+    """Rows without a key are known by what they hold."""
+    return [((md5.hex(),), md5, count) for _, md5, count in rows]

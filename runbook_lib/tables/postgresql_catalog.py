@@ -1,0 +1,80 @@
+"""Which tables does a PostgreSQL database have, with which columns, types and keys?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from .model import Column, Kind, Table
+
+KINDS: dict[str, Kind] = {
+    "int2": "integer", "int4": "integer", "int8": "integer", "numeric": "numeric",
+    "float4": "float", "float8": "float", "bool": "boolean", "bytea": "bytes", "date": "date", "time": "time",
+    "timestamp": "timestamp", "timestamptz": "timestamptz", "uuid": "uuid", "jsonb": "json", "json": "json text",
+    "text": "text", "varchar": "text", "bpchar": "text", "name": "text", "citext": "text",
+}  # fmt: skip
+# Exact in their own text, and told apart by it; they can be compared with the same type only.
+EXACT = frozenset({
+    "interval", "timetz", "inet", "cidr", "macaddr", "macaddr8", "bit", "varbit", "xml", "tsvector", "tsquery",
+    "pg_lsn", "oid", "char", "point", "line", "lseg", "box", "path", "polygon", "circle",
+})  # fmt: skip
+# Types whose order is the same on every server, text by its bytes: their keys can be split into ranges.
+ORDERED = frozenset({
+    "int2", "int4", "int8", "numeric", "date", "time", "timestamp", "timestamptz", "uuid", "bytea", "text", "varchar",
+})  # fmt: skip
+TYPES = "select t.oid, typname, typtype, typbasetype, case when typcategory = 'A' then typelem else 0 end, nspname"
+TYPES += " from pg_type t join pg_namespace n on n.oid = typnamespace where typtype in ('b', 'd', 'e', 'r', 'm')"
+COLUMNS = """
+select c.oid, n.nspname, c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid,
+       not a.attnotnull,
+       coalesce(l.collname in ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8')
+                or l.collname = 'default' and d.datcollate in ('C', 'POSIX', 'C.UTF-8', 'C.utf8')
+                   and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') in ('c', 'b'), true)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join pg_collation l on l.oid = a.attcollation
+join pg_database d on d.datname = current_database()
+where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
+  and n.nspname not in ('information_schema', 'pg_catalog', 'pg_toast')
+order by n.nspname, c.relname, a.attnum"""
+KEYS = """
+select i.indrelid, i.indkey::int2[], i.indnkeyatts
+from pg_index i
+where i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+  and not exists (select from pg_attribute a where a.attrelid = i.indrelid
+                  and a.attnum = any ((i.indkey::int2[])[0 : i.indnkeyatts - 1]) and not a.attnotnull)
+order by i.indrelid, not i.indisprimary, i.indnkeyatts, i.indexrelid"""
+
+
+def describe(session: Any) -> list[Table]:
+    """Every table of the database's own schemas; partitions are part of their table."""
+    types = {row[0]: row[1:] for row in session.execute(TYPES).fetchall()}
+    columns: dict[int, dict[int, Column]] = defaultdict(dict)
+    names = {}
+    for relation, schema, table, number, name, shown, type_id, nullable, bytewise in session.execute(COLUMNS):
+        names[relation] = schema, table
+        base, kind = _kind(type_id, types)
+        columns[relation][number] = Column(name, shown, kind, nullable, base, bytewise, base in ORDERED)
+    keys: dict[int, tuple[str, ...]] = {}
+    for relation, numbers, count in session.execute(KEYS):
+        if relation in names:
+            keys.setdefault(relation, tuple(columns[relation][number].name for number in numbers[:count]))
+    return [Table(*names[found], tuple(columns[found].values()), keys.get(found, ())) for found in names]
+
+
+def _kind(type_id: int, types: dict[int, tuple[Any, ...]]) -> tuple[str, Kind | None]:
+    """The type below domains, and what it is compared as; None for what has no canonical text."""
+    if type_id not in types:
+        return "", None
+    name, sort, base, element, schema = types[type_id]
+    if sort == "d":
+        return _kind(base, types)
+    if sort == "e":
+        return name, "text"
+    if sort in ("r", "m"):
+        return name, "other" if schema == "pg_catalog" else None
+    if element:
+        return name, "other" if _kind(element, types)[1] else None
+    if name in KINDS and (schema == "pg_catalog" or name == "citext"):
+        return name, KINDS[name]
+    return name, "other" if name in EXACT and schema == "pg_catalog" else None

@@ -1,0 +1,181 @@
+"""Are the rows the same, and if not, which and how? The verdict per table and over all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..display import Shown, Table, plural
+from .model import Difference
+
+WIDEST = 60  # characters of a value or key in a table
+EVIDENCE = {
+    "md5": "by md5 of every row's canonical text",
+    "native": "by PostgreSQL's own 64-bit hash: a fast look, md5 is the evidence of record",
+}
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """One table, compared. Counts are exact; `differences` are the first ones, with values."""
+
+    name: str
+    source_rows: int = 0
+    target_rows: int = 0
+    different: int = 0
+    missing: int = 0  # on the target
+    extra: int = 0  # on the target
+    method: str = ""
+    differences: tuple[Difference, ...] = ()
+    problem: str = ""  # what keeps the tables from being the same whatever their rows are
+    may_be_empty: bool = False
+    rechecked: bool = True  # False: more rows differ than are looked at again
+    keyed: bool = True
+
+    @property
+    def differing(self) -> int:
+        """Rows that are not the same."""
+        return self.different + self.missing + self.extra
+
+    @property
+    def empty(self) -> bool:
+        """Whether neither side has a row."""
+        return not self.problem and self.source_rows == self.target_rows == self.differing == 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the rows are the same, and there are rows, or none are expected."""
+        return not self.problem and self.differing == 0 and (self.may_be_empty or not self.empty)
+
+    @property
+    def verdict(self) -> str:
+        """In a few words."""
+        if self.problem:
+            return self.problem
+        if self.differing:
+            return "not the same"
+        return "empty on both sides" if self.empty else "the same"
+
+    @property
+    def reason(self) -> str:
+        """In a sentence."""
+        if not self.differing:
+            return f"{self.name}: {self.verdict}"
+        parts = [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.different, "different"), (self.missing, "missing on target"), (self.extra, "extra on target"),
+            ) if count
+        ]  # fmt: skip
+        problem = f"{self.problem}; " if self.problem else ""
+        return f"{self.name}: {problem}{', '.join(parts)}"
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """Every table that was compared. Nothing compared is not the same."""
+
+    tables_: tuple[TableResult, ...]
+    method: str
+    rounds: int = 0  # in which differing rows were looked at again
+    moments: int = 1  # snapshots of each side: more than one when it was continued from a checkpoint
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are rows and all are the same."""
+        return self.rows > 0 and all(table.ok for table in self.tables_)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source that were compared."""
+        return sum(table.source_rows for table in self.tables_)
+
+    @property
+    def reason(self) -> str:
+        """What was found, in a sentence."""
+        how = EVIDENCE[self.method]
+        if not self.tables_:
+            return "No table was compared."
+        bad = [table for table in self.tables_ if not table.ok]
+        if not bad and self.rows:
+            return f"{plural(self.rows, 'row')} in {plural(len(self.tables_), 'table')} are the same, {how}."
+        if not self.rows and not any(table.differing or table.problem for table in bad):
+            return f"Not one row was compared: {plural(len(self.tables_), 'table')}, all empty on both sides."
+        again = f" It still held after {plural(self.rounds, 'round')} of looking again." if self.rounds else ""
+        rest = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+        return "; ".join(table.reason for table in bad[:3]) + rest + "." + again
+
+    def headline(self) -> str:
+        """Verdict first."""
+        split = f" Read in {self.moments} parts, each of another moment." if self.moments > 1 else ""
+        return f"{'The rows are the same.' if self.ok else 'The rows are not the same.'} {self.reason}{split}"
+
+    def tables(self) -> list[Table]:
+        """Counts per table, then the rows that differ."""
+        columns = ("Table", "Rows source", "Rows target", "Different", "Missing", "Extra", "Verdict")
+        rows = [
+            (
+                table.name, f"{table.source_rows:,}", f"{table.target_rows:,}", f"{table.different:,}",
+                f"{table.missing:,}", f"{table.extra:,}", table.verdict,
+            )
+            for table in self.tables_
+        ]  # fmt: skip
+        return [Table(columns, rows, limit=len(rows)), *(_details(t) for t in self.tables_ if t.differences)]
+
+    def body(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {
+            "ok": self.ok, "reason": self.reason, "method": self.method, "rounds": self.rounds,
+            "moments": self.moments,
+            "tables": [
+                {
+                    "name": table.name, "verdict": table.verdict, "ok": table.ok, "source_rows": table.source_rows,
+                    "target_rows": table.target_rows, "different": table.different, "missing": table.missing,
+                    "extra": table.extra, "rechecked": table.rechecked,
+                    "differences": [
+                        {"kind": d.kind, "key": d.key, "source": d.source, "target": d.target, "times": d.times}
+                        for d in table.differences
+                    ],
+                }
+                for table in self.tables_
+            ],
+        }  # fmt: skip
+
+
+def _details(table: TableResult) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for found in table.differences:
+        key = _short(", ".join(f"{name}={_value(value)}" for name, value in found.key.items()) or "(no key)")
+        times = f" × {found.times}" if found.times > 1 else ""
+        if found.source is not None and found.target is not None:
+            for name in found.columns:
+                values = _apart(_value(found.source[name]), _value(found.target[name]))
+                rows.append((key, found.kind + times, name, *values))
+        else:
+            row = found.source if found.source is not None else found.target or {}
+            text = _short(", ".join(f"{name}={_value(value)}" for name, value in row.items() if name not in found.key))
+            there = (text, "") if found.source is not None else ("", text)
+            rows.append((key, found.kind + times, "(the row)", *there))
+    left = table.differing - sum(found.times for found in table.differences)
+    hidden = f", the first of {table.differing:,} rows" if left > 0 else ""
+    return Table(("Key", "What", "Column", "Source", "Target"), rows, limit=len(rows), title=f"{table.name}{hidden}")
+
+
+def _value(value: str | None) -> str:
+    """A value so that NULL, blanks and control characters can be seen."""
+    if value is None:
+        return "NULL"
+    plain = value.isprintable() and value == value.strip() and value not in ("", "NULL")
+    return value if plain else repr(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def _apart(source: str, target: str) -> tuple[str, str]:
+    """Two long values from a little before the place where they part."""
+    place = next((i for i, (a, b) in enumerate(zip(source, target, strict=False)) if a != b), 0)
+    start = max(0, min(place, min(len(source), len(target))) - 10) if max(len(source), len(target)) > WIDEST else 0
+    source, target = (_short(("…" if start else "") + text[start:]) for text in (source, target))
+    return source, target

@@ -1,0 +1,400 @@
+"""Two databases are compared row by row: what differs is told with keys and values, and nothing is taken on trust."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbook_lib import tables
+from runbook_lib.checks import Finding
+from runbook_lib.databases import Database
+from runbook_lib.errors import DatabaseError
+from runbook_lib.lab import postgres, processes
+from runbook_lib.tables import ranges
+from runbook_lib.tables.model import Progress
+from tests.servers import in_postgresql, postgresql
+
+ORDERS = """
+create schema shop;
+create table shop.orders (id bigint primary key, customer text not null, total numeric(10, 2), note text);
+insert into shop.orders
+select i, 'Müller ' || i, i / 3.0, case when i % 2 = 0 then 'ünï' end from generate_series(1, {}) i;
+"""
+Sides = tuple[Database, Database]
+Make = Callable[..., Sides]
+numbers = itertools.count()
+QUICK = tables.Options(rounds=0)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+    with postgresql(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def make(server: postgres.Server) -> Make:
+    """Makes two databases: from one script, or from one each; nothing replicates, so one server holds both."""
+
+    def both(script: str, other: str | None = None, then: str = "") -> Sides:
+        name = f"side{next(numbers)}"
+        return (
+            in_postgresql(server, f"{name}a", script),
+            in_postgresql(server, f"{name}b", (script if other is None else other) + then),
+        )
+
+    return both
+
+
+def run(database: Database, statement: str) -> None:
+    with database.session(read_only=False) as session:
+        session.execute(statement)
+
+
+def compare(sides: Sides, names: str = "shop.%", options: tables.Options = QUICK, **how: Any) -> tables.Comparison:
+    return tables.compare(*sides, tables.pairs(*sides, [names], **how), options)
+
+
+def test_equal_tables_are_the_same_and_it_is_a_finding(make: Make) -> None:
+    found = compare(make(ORDERS.format(100)))
+    assert isinstance(found, Finding)
+    assert (found.ok, found.rows) == (True, 100)
+    assert repr(found).startswith("The rows are the same. 100 rows in 1 table are the same, by md5 of every row's")
+
+
+def test_each_kind_of_difference_is_told_with_its_values(make: Make) -> None:
+    sides = make(ORDERS.format(1000), then="""
+        update shop.orders set total = 7, note = 'x' where id = 500;
+        delete from shop.orders where id in (3, 1000);
+        insert into shop.orders values (-1, 'Extra', null, null);""")  # fmt: skip
+    (table,) = compare(sides).tables_
+    assert (table.different, table.missing, table.extra) == (1, 2, 1)
+    assert [(found.kind, found.key["id"]) for found in table.differences] == [
+        ("extra on target", "-1"), ("missing on target", "3"), ("different", "500"), ("missing on target", "1000"),
+    ]  # fmt: skip
+    extra, lost, changed, _ = table.differences
+    assert extra.source is None and extra.target is not None and extra.target["customer"] == "Extra"
+    assert lost.target is None and lost.source is not None and lost.source["note"] is None
+    assert changed.columns == ("note", "total")
+    assert changed.source is not None and (changed.source["total"], changed.source["note"]) == ("166.67", "ünï")
+    assert changed.target is not None and (changed.target["total"], changed.target["note"]) == ("7.00", "x")
+
+
+def test_counts_are_exact_and_only_a_sample_has_values(make: Make) -> None:
+    sides = make(ORDERS.format(5000), then="update shop.orders set note = 'other' where id % 2 = 1")
+    (table,) = compare(sides, options=replace(QUICK, sample=3)).tables_
+    assert (table.different, [found.key["id"] for found in table.differences]) == (2500, ["1", "3", "5"])
+
+
+def test_nothing_compared_is_not_the_same(make: Make) -> None:
+    found = compare(make(ORDERS.format(0)), options=replace(QUICK, empty=("shop.%",)))
+    assert not found.ok
+    assert found.reason == "Not one row was compared: 1 table, all empty on both sides."
+    assert not tables.compare(*make(ORDERS.format(0)), []).ok
+
+
+def test_one_empty_table_beside_others_is_ok_only_where_that_is_expected(make: Make) -> None:
+    sides = make(ORDERS.format(10) + "create table shop.idle (id int primary key)")
+    found = compare(sides)
+    assert (found.ok, found.reason) == (False, "shop.idle: empty on both sides.")
+    found = compare(sides, options=replace(QUICK, empty=("shop.idle",)))
+    assert (found.ok, found.tables_[0].verdict) == (True, "empty on both sides")
+
+
+def test_a_table_on_one_side_only_is_told_not_skipped(make: Make) -> None:
+    extra = "create table shop.{} (id int primary key);"
+    script = ORDERS.format(10)
+    found = compare(make(script + extra.format("old"), script + extra.format("new")))
+    assert [(table.name, table.verdict) for table in found.tables_] == [
+        ("shop.new", "not on the source"), ("shop.old", "not on the target"), ("shop.orders", "the same"),
+    ]  # fmt: skip
+    assert not found.ok
+
+
+def test_a_column_on_one_side_only_is_told_and_the_others_are_compared(make: Make) -> None:
+    sides = make(ORDERS.format(10), then="alter table shop.orders drop column note, add column loaded int")
+    (table,) = compare(sides).tables_
+    assert table.verdict == "columns differ: note only on the source; loaded only on the target"
+    assert (table.ok, table.differing, table.source_rows) == (False, 0, 10)
+    assert compare(sides, columns={"shop.orders": ["customer", "total"]}).ok
+
+
+def test_the_order_of_columns_does_not_matter(make: Make) -> None:
+    turned = "create schema shop; create table shop.orders (note text, total numeric(10, 2), customer text, id bigint);"
+    sides = make(ORDERS.format(50), turned)
+    with sides[0].session() as source, sides[1].session(read_only=False) as target:
+        rows = source.execute("select note, total, customer, id from shop.orders").fetchall()
+        target.cursor().executemany("insert into shop.orders values (%s, %s, %s, %s)", rows)
+    assert compare(sides).ok
+
+
+def test_tables_and_columns_may_have_other_names(make: Make) -> None:
+    sides = make(ORDERS.format(50), then="""
+        alter schema shop rename to app; alter table app.orders rename to sales;
+        alter table app.sales rename column id to number; alter table app.sales rename total to amount""")  # fmt: skip
+    renamed = {"shop.orders": "app.sales", "shop.orders.id": "number", "shop.orders.total": "amount"}
+    assert compare(sides, renamed=renamed).ok
+    run(sides[1], "update app.sales set amount = 0 where number = 5")
+    (table,) = compare(sides, renamed=renamed).tables_
+    assert [(found.key, found.columns) for found in table.differences] == [({"id": "5"}, ("total",))]
+
+
+def test_a_table_without_key_is_compared_with_how_often_each_row_is_there(make: Make) -> None:
+    log = "create schema shop; create table shop.log (at int, what text); insert into shop.log select i % 5, 'x' from "
+    sides = make(log + "generate_series(1, 50) i;", then="delete from shop.log where ctid in (select min(ctid) from "
+                 "shop.log where at = 3); insert into shop.log values (4, 'x'), (4, 'x'), (9, null)")  # fmt: skip
+    (table,) = compare(sides).tables_
+    assert (table.missing, table.extra, table.different, table.keyed) == (1, 3, 0, False)
+    assert {(found.kind, found.times) for found in table.differences} == {
+        ("missing on target", 1), ("extra on target", 2), ("extra on target", 1),
+    }  # fmt: skip
+
+
+def test_equal_rows_do_not_cancel_out(make: Make) -> None:
+    log = "create schema shop; create table shop.log (what text); insert into shop.log values "
+    for method in ("md5", "native"):
+        found = compare(make(log + "('a'), ('a')", log + "('b'), ('b')"), options=replace(QUICK, method=method))
+        assert (found.tables_[0].missing, found.tables_[0].extra) == (2, 2)
+
+
+def test_a_row_that_is_there_twice_on_a_target_without_its_key_is_extra(make: Make) -> None:
+    sides = make(ORDERS.format(50), then="alter table shop.orders drop constraint orders_pkey; insert into shop.orders "
+                 "select * from shop.orders where id = 7")  # fmt: skip
+    (table,) = compare(sides).tables_
+    assert (table.extra, table.missing, table.different) == (1, 0, 0)
+
+
+def test_partitions_are_compared_with_their_table(make: Make) -> None:
+    parted = """create schema shop; create table shop.orders (id bigint primary key, customer text not null,
+        total numeric(10, 2), note text) partition by range (id);
+        create table shop.low partition of shop.orders for values from (minvalue) to (500);
+        create table shop.high partition of shop.orders for values from (500) to (maxvalue);"""
+    rows = ORDERS[ORDERS.index("insert") :]
+    sides = make(ORDERS.format(1000), parted + rows.format(1000), "delete from shop.high where id = 700")
+    found = compare(sides)
+    assert [(table.name, table.missing) for table in found.tables_] == [("shop.orders", 1)]
+
+
+def test_names_with_odd_characters_are_quoted(make: Make) -> None:
+    odd = """create schema "S%"; create table "S%"."T ""x" ("a%s" int primary key, "B;" text);
+        insert into "S%"."T ""x" values (1, '%'), (2, null)"""
+    assert compare(make(odd), "S%").ok
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"names": "shop.ordres"}, "Did you mean shop.orders?"),
+        ({"exclude": [], "columns": {"shop.orders": ["totl"]}}, "Did you mean total?"),
+        ({"columns": {"shop.oders": ["total"]}}, "Did you mean shop.orders?"),
+        ({"renamed": {"shop.orders.total": "amuont"}}, "no column of shop.orders amuont"),
+    ],
+)
+def test_an_unknown_name_is_an_error_that_names_the_nearest(make: Make, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(DatabaseError) as error:
+        compare(make(ORDERS.format(1)), **how)
+    assert said in str(error.value)
+
+
+def test_a_type_without_canonical_text_is_an_error_that_names_the_column(make: Make) -> None:
+    sides = make("create type pair as (a int, b int); create table t (id int primary key, p pair, x pair[]);"
+                 "insert into t values (1, '(1,2)')")  # fmt: skip
+    with pytest.raises(DatabaseError, match=r"public\.t\.p is of type pair, which has no canonical text"):
+        compare(sides, "public.t")
+    assert compare(sides, "public.t", columns={"public.t": ["id"]}).ok
+
+
+def test_types_that_cannot_be_compared_are_an_error(make: Make) -> None:
+    sides = make("create table t (id int primary key, d date)", "create table t (id int primary key, d interval)")
+    with pytest.raises(DatabaseError, match=r"public\.t\.d is date on the source and interval on the target"):
+        compare(sides, "public.t")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges of a few rows, so that a small table has many."""
+    monkeypatch.setattr(ranges, "GRAIN", 50)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("workers", [1, 4])
+def test_both_sides_are_read_as_of_one_moment(make: Make, workers: int) -> None:
+    sides = make(ORDERS.format(2000))
+    pairs = tables.pairs(*sides, ["shop.%"])
+    told: list[Progress] = []
+
+    def meddle(progress: Progress) -> None:
+        if len(told) in (0, 3):
+            run(sides[1], "update shop.orders set note = note || '!', total = total + 1")
+        told.append(progress)
+
+    assert tables.compare(*sides, pairs, replace(QUICK, workers=workers), meddle).ok
+    assert len(told) > 5
+    assert not tables.compare(*sides, pairs, replace(QUICK, workers=workers)).ok
+
+
+def test_what_arrives_while_it_is_compared_is_not_a_difference(make: Make) -> None:
+    sides = make(ORDERS.format(1000), then="delete from shop.orders where id > 990; update shop.orders set total = 0 "
+                 "where id = 1; create table shop.log (a int)")  # fmt: skip
+    run(sides[0], "create table shop.log (a int); insert into shop.log values (1)")
+    settled = []
+
+    def settle() -> None:
+        settled.append("once")
+        last = "insert into shop.log values (1)"
+        run(sides[1], last if len(settled) == 2 else "update shop.orders set total = 0.33 where id = 1")
+        with sides[0].session() as source, sides[1].session(read_only=False) as target:
+            for row in source.execute("select * from shop.orders where id > 990").fetchall():
+                target.execute("insert into shop.orders values (%s, %s, %s, %s) on conflict do nothing", row)
+
+    found = compare(sides, options=tables.Options(rounds=5, settle=settle))
+    assert (found.ok, found.rounds, len(settled)) == (True, 2, 2), found
+
+
+def test_what_still_differs_after_the_rounds_is_reported(make: Make) -> None:
+    sides = make(ORDERS.format(1000), then="update shop.orders set note = 'x' where id < 4")
+    settled: list[str] = []
+
+    def settle() -> None:
+        settled.append("once")
+        run(sides[1], f"update shop.orders set note = null where id = {len(settled)} and id % 2 = 1")
+
+    found = compare(sides, options=tables.Options(rounds=3, settle=settle))
+    assert (found.tables_[0].different, len(settled)) == (1, 3)
+    assert found.tables_[0].differences[0].key == {"id": "2"}
+    assert "It still held after 3 rounds of looking again." in found.reason
+
+
+class Stopped(Exception):
+    """The comparison is interrupted."""
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_comparison_goes_on_from_the_ranges_it_finished(make: Make, tmp_path: Path) -> None:
+    sides = make(ORDERS.format(3000), then="delete from shop.orders where id = 10")
+    pairs = tables.pairs(*sides, ["shop.%"])
+    options = replace(QUICK, checkpoint=tmp_path / "done.jsonl", workers=1)
+    told: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        told.append(progress)
+        if progress.rows > 300:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        tables.compare(*sides, pairs, options, stop)
+    with (tmp_path / "done.jsonl").open("a") as file:
+        file.write('{"table": "shop.orders", "fir')  # killed while writing
+    done = told[-1].rows
+    told.clear()
+    found = tables.compare(*sides, pairs, options, told.append)
+    assert (found.tables_[0].missing, found.tables_[0].source_rows, found.moments) == (1, 3000, 2)
+    assert told[0].rows == done
+    assert "Read in 2 parts, each of another moment." in found.headline()
+    assert not (tmp_path / "done.jsonl").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_checkpoint_of_another_comparison_is_refused(make: Make, tmp_path: Path) -> None:
+    sides = make(ORDERS.format(100))
+    file = tmp_path / "done.jsonl"
+    file.write_text('{"comparison": "another"}\n')
+    with pytest.raises(DatabaseError, match="belongs to another comparison"):
+        compare(sides, options=replace(QUICK, checkpoint=file))
+    file.write_text("no checkpoint\n")
+    with pytest.raises(DatabaseError, match="is not a checkpoint"):
+        compare(sides, options=replace(QUICK, checkpoint=file))
+
+
+def test_a_statement_that_takes_too_long_is_ended_with_advice(make: Make) -> None:
+    sides = make(ORDERS.format(200_000))
+    with pytest.raises(DatabaseError, match=r"statement timeout\. Allow more time"):
+        compare(sides, options=replace(QUICK, statement_timeout=0.02))
+
+
+def test_a_session_that_is_ended_by_the_server_is_an_error(make: Make) -> None:
+    sides = make(ORDERS.format(100))
+    kill = "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid()"
+    pairs = tables.pairs(*sides, ["shop.%"])
+    with pytest.raises(DatabaseError, match="terminat"):
+        tables.compare(*sides, pairs, QUICK, lambda progress: run(sides[1], kill.format(sides[1].name)))
+
+
+def test_gentle_takes_one_session_and_finds_the_same(make: Make) -> None:
+    sides = make(ORDERS.format(30_000), then="delete from shop.orders where id = 10")
+    sessions: set[int] = set()
+
+    def count(progress: Progress) -> None:
+        with sides[0].session() as session:
+            sql = "select count(*) from pg_stat_activity where datname = %s and pid <> pg_backend_pid()"
+            sessions.add(session.execute(sql, (sides[0].name,)).fetchone()[0])
+
+    found = tables.compare(*sides, tables.pairs(*sides, ["shop.%"]), replace(QUICK, gentle=True), count)
+    assert (found.tables_[0].missing, sessions) == (1, {1})
+
+
+def test_the_source_writes_no_temporary_file_and_nothing_else(server: postgres.Server, make: Make) -> None:
+    sides = make(ORDERS.format(150_000), then="update shop.orders set note = 'x' where id % 1000 = 0")
+    written = "select temp_bytes, tup_inserted, tup_updated, tup_deleted from pg_stat_database where datname = %s"
+    with server.connect("postgres") as session:
+        before = session.execute(written, (sides[0].name,)).fetchone()
+        assert compare(sides).tables_[0].different == 150
+        assert session.execute(written, (sides[0].name,)).fetchone() == before
+
+
+def test_the_native_method_says_that_it_is_a_fast_look(make: Make) -> None:
+    found = compare(make(ORDERS.format(10)), options=replace(QUICK, method="native"))
+    assert found.ok and "a fast look, md5 is the evidence of record" in found.reason
+
+
+def test_a_table_that_may_not_be_read_is_an_error(server: postgres.Server, make: Make) -> None:
+    sides = make(ORDERS.format(10))
+    run(sides[0], "do $$ begin create role reader login password 'reader'; exception when others then end $$")
+    run(sides[0], "grant usage on schema shop to reader")
+    reader = replace(sides[0], user="reader", password="reader")
+    with pytest.raises(DatabaseError, match=r"permission denied for table orders\. Grant it"):
+        compare((reader, sides[1]))
+
+
+def test_a_standby_can_be_read_instead(tmp_path: Path) -> None:
+    script = ORDERS.format(1000)
+    with postgresql(tmp_path / "primary") as primary:
+        source = in_postgresql(primary, "source", script)
+        target = in_postgresql(primary, "target", script + "delete from shop.orders where id = 3")
+        with standby_of(primary, tmp_path / "standby") as standby:
+            replica = replace(source, port=standby.port)
+            with replica.session() as session:
+                assert session.execute("select pg_is_in_recovery()").fetchone() == (True,)
+            (table,) = compare((replica, target), options=replace(QUICK, workers=3)).tables_
+    assert (table.missing, table.source_rows) == (1, 1000)
+
+
+@contextmanager
+def standby_of(primary: postgres.Server, folder: Path) -> Iterator[postgres.Server]:
+    """A hot standby, streaming."""
+    standby = postgres.Server(folder, primary.password)
+    standby.folder.mkdir()
+    processes.own(standby.folder)
+    where = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", postgres.SUPERUSER, "-D", str(standby.data)]
+    copy = processes.unprivileged([postgres.find_binaries().tool("pg_basebackup"), *where, "-R", "-c", "fast"])
+    subprocess.run(copy, check=True, cwd="/", env={**os.environ, "PGPASSWORD": primary.password})
+    (standby.folder / "created").touch()
+    standby.start()
+    try:
+        yield standby
+    finally:
+        standby.remove()
+
+
+def test_the_result_is_told_to_machines_with_its_differences(make: Make) -> None:
+    body = compare(make(ORDERS.format(10), then="delete from shop.orders where id = 3")).body()
+    assert (body["ok"], body["method"], body["tables"][0]["missing"]) == (False, "md5", 1)
+    assert body["tables"][0]["differences"][0]["key"] == {"id": "3"}

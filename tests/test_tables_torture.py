@@ -1,0 +1,191 @@
+"""Two values that are not the same are never taken for the same, however alike they look."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+
+from runbook_lib import tables
+from runbook_lib.databases import Database
+from runbook_lib.lab import postgres
+from runbook_lib.tables.result import TableResult
+from tests.servers import in_postgresql, postgresql
+
+Method = Literal["md5", "native"]
+
+# What it is: type, value at the source, value at the target.
+UNLIKE = {
+    "NULL and nothing": ("text", "null", "''"),
+    "NULL and its name": ("text", "null", "'NULL'"),
+    "NULL and a placeholder": ("text", "null", "'<null>'"),
+    "NULL and -1": ("text", "null", "'-1'"),
+    "NULL and the separator": ("text", "null", "chr(31)"),
+    "NULL and zero": ("int", "null", "0"),
+    "NULL and false": ("boolean", "null", "false"),
+    "NULL and an empty array": ("int[]", "null", "'{}'"),
+    "NULL and an empty bytea": ("bytea", "null", "''"),
+    "NULL and json null": ("jsonb", "null", "'null'"),
+    "NULL and an empty range": ("int4range", "null", "'empty'"),
+    "NULL and no bits": ("bit varying", "null", "''"),
+    "NULL and no words": ("tsvector", "null", "''"),
+    "the last bit of a float": ("float8", "0.1::float8 + 0.2", "0.3"),
+    "the last bit of a small float": ("float4", "'1.1'", "'1.1000001'"),
+    "a tiny float": ("float8", "2e-12", "1e-12"),
+    "minus zero": ("float8", "'-0'", "'0'"),
+    "not a number": ("float8", "'NaN'", "'Infinity'"),
+    "NaN and NULL": ("float8", "'NaN'", "null"),
+    "the scale of a numeric": ("numeric", "1.5", "1.500"),
+    "numerics far apart in size": ("numeric", "1e30", "1e30 + 1e-30"),
+    "numeric NaN": ("numeric", "'NaN'", "'Infinity'"),
+    "big integers": ("bigint", "9223372036854775807", "9223372036854775806"),
+    "json nesting": ("jsonb", "'[[1],2]'", "'[[1,2]]'"),
+    "empty json object and array": ("jsonb", "'{}'", "'[]'"),
+    "empty json nested": ("jsonb", "'[[]]'", "'[]'"),
+    "json number and text": ("jsonb", "'1'", "'\"1\"'"),
+    "json scale": ("jsonb", "'1.0'", "'1'"),
+    "json text's blanks": ("json", "'{\"a\": 1}'", "'{\"a\":1}'"),
+    "json text's order": ("json", '\'{"a":1,"b":2}\'', '\'{"b":2,"a":1}\''),
+    "a trailing space": ("text", "'a '", "'a'"),
+    "a trailing space in varchar": ("varchar(9)", "'a '", "'a'"),
+    "case": ("text", "'A'", "'a'"),
+    "composed and decomposed": ("text", "U&'\\00e9'", "U&'e\\0301'"),
+    "line ends": ("text", "E'a\\r\\n'", "E'a\\n'"),
+    "a control character": ("text", "chr(31)", "chr(30)"),
+    "beyond the basic plane": ("text", "U&'\\+01F600'", "U&'\\+01F601'"),
+    "a microsecond": ("timestamptz", "'2024-05-01 12:00:00.000001Z'", "'2024-05-01 12:00:00Z'"),
+    "a microsecond without zone": ("timestamp", "'2024-05-01 12:00:00.000001'", "'2024-05-01 12:00:00.000002'"),
+    "infinity": ("timestamptz", "'infinity'", "'-infinity'"),
+    "before Christ": ("date", "'0044-03-15 BC'", "'0044-03-15'"),
+    "infinite date": ("date", "'infinity'", "null"),
+    "a time's microsecond": ("time", "'12:00:00.000001'", "'12:00'"),
+    "midnight, both": ("time", "'24:00'", "'00:00'"),
+    "the zone of a time": ("timetz", "'12:00+00'", "'13:00+01'"),
+    "a month and thirty days": ("interval", "'1 month'", "'30 days'"),
+    "a day and its hours": ("interval", "'1 day'", "'24 hours'"),
+    "bytes": ("bytea", "'\\x00'", "'\\x0000'"),
+    "bytes that spell it": ("bytea", "'\\x61'", "'\\x41'"),
+    "enum": ("public.mood", "'happy'", "'sad'"),
+    "an enum of nothing": ("public.mood", "''", "null"),
+    "array nesting": ("int[]", "'{{1,2}}'", "'{1,2}'"),
+    "array bounds": ("int[]", "'[0:1]={1,2}'", "'{1,2}'"),
+    "NULL in an array": ("text[]", "'{NULL}'", "'{\"NULL\"}'"),
+    "minus zero in an array": ("float8[]", "'{-0}'", "'{0}'"),
+    "scale in an array": ("numeric[]", "'{1.0}'", "'{1}'"),
+    "separators in an array": ("text[]", "array['a,b']", "array['a','b']"),
+    "range bounds": ("numrange", "'[1,2)'", "'[1,2]'"),
+    "scale in a range": ("numrange", "'[1.0,2)'", "'[1,2)'"),
+    "bits": ("bit varying", "'01'", "'1'"),
+    "network": ("inet", "'192.0.2.1/24'", "'192.0.2.1'"),
+    "uuid": ("uuid", "'00000000-0000-0000-0000-000000000001'", "'00000000-0000-0000-0000-000000000002'"),
+    "boolean": ("boolean", "true", "false"),
+    "a domain's value": ("public.code", "'a'", "'A'"),
+    "a text of another collation": ('text collate "C"', "'a'", "'A'"),
+    "minus zero in a point": ("point", "'(0,-0)'", "'(0,0)'"),
+    "NULL in a record of many": ("public.mood[]", "'{happy,NULL}'", "'{happy}'"),
+}
+# The same although the types are not: type and value at the source, at the target.
+ALIKE = {
+    "widths of integers": ("int", "5", "bigint", "5"),
+    "a narrow integer": ("smallint", "-5", "integer", "-5"),
+    "texts": ("varchar(10)", "'a b '", "text", "'a b '"),
+    "padded text": ("char(5)", "'a'", "text", "'a'"),
+    "padded text of other lengths": ("char(5)", "'a'", "char(9)", "'a'"),
+    "an enum made text": ("public.mood", "'sad'", "text", "'sad'"),
+    "json made jsonb": ("json", '\'{"b":1,"a":[2, 3]}\'', "jsonb", '\'{"a":[2,3],"b":1}\''),
+    "a uuid made text": (
+        "uuid", "'6F9619FF-8B86-D011-B42D-00CF4FC964FF'", "text", "'6f9619ff-8b86-d011-b42d-00cf4fc964ff'",
+    ),
+    "a boolean made a number": ("boolean", "true", "smallint", "1"),
+    "a number widened": ("bigint", "12", "numeric", "12"),
+    "a domain": ("public.code", "'x'", "varchar(3)", "'x'"),
+    "constrained numerics": ("numeric(10,2)", "1.5", "numeric(12,2)", "1.50"),
+    "NULLs": ("int", "null", "bigint", "null"),
+    "a zone shown otherwise": ("timestamptz", "'2024-05-01 14:00+02'", "timestamptz", "'2024-05-01 12:00Z'"),
+    "json of one meaning": ("jsonb", '\'{"a": 1, "b": 2}\'', "jsonb", '\'{"b":2,"a":1}\''),
+    "a long text": ("text", "repeat('ü', 100000)", "text", "repeat('ü', 100000)"),
+}  # fmt: skip
+SETUP = """
+create schema shop;
+create type public.mood as enum ('happy', 'sad', '');
+create domain public.code as varchar(3);
+"""
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+    with postgresql(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sides(server: postgres.Server) -> tuple[Database, Database]:
+    """Two databases with a table for each pair of values, with a key and without."""
+    scripts = [SETUP, SETUP.replace("'happy', 'sad', ''", "'', 'sad', 'happy'")]
+    pairs = [(kind, one, kind, other) for kind, one, other in UNLIKE.values()] + list(ALIKE.values())
+    for number, (kind, one, other_kind, other) in enumerate(pairs):
+        for side, (type_, value) in enumerate(((kind, one), (other_kind, other))):
+            for key, column in (("key", "id int primary key"), ("none", "id int")):
+                table = f"shop.{key}{number}"
+                scripts[side] += f"create table {table} ({column}, v {type_}, w text default 'w');"
+                scripts[side] += f"insert into {table} values (1, {value}), (2, null);"
+    source, target = (in_postgresql(server, name, script) for name, script in zip("ab", scripts, strict=True))
+    return source, target
+
+
+@pytest.fixture(scope="module", params=["md5", "native"])
+def compared(request: pytest.FixtureRequest, sides: tuple[Database, Database]) -> dict[str, TableResult]:
+    found = tables.compare(
+        *sides, tables.pairs(*sides, ["shop.%"]), tables.Options(method=request.param, rounds=1, pause=0)
+    )
+    return {table.name: table for table in found.tables_}
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_what_is_not_the_same_is_told_with_its_values(compared: dict[str, TableResult], what: str) -> None:
+    number = list(UNLIKE).index(what)
+    found = compared[f"shop.key{number}"]
+    assert (found.ok, found.different, found.missing, found.extra) == (False, 1, 0, 0)
+    (difference,) = found.differences
+    assert (difference.key, difference.columns) == ({"id": "1"}, ("v",))
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_what_is_not_the_same_is_told_without_a_key(compared: dict[str, TableResult], what: str) -> None:
+    found = compared[f"shop.none{list(UNLIKE).index(what)}"]
+    assert (found.ok, found.different, found.missing, found.extra) == (False, 0, 1, 1)
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_what_is_the_same_is_not_reported(compared: dict[str, TableResult], what: str) -> None:
+    number = len(UNLIKE) + list(ALIKE).index(what)
+    for table in (f"shop.key{number}", f"shop.none{number}"):
+        assert compared[table].ok, compared[table]
+        assert compared[table].source_rows == 2
+
+
+@pytest.mark.parametrize("method", ["md5", "native"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("'x|y'", "'z'"), ("'x'", "'y|z'")),
+        (("'x' || chr(31) || 'y'", "'z'"), ("'x'", "'y' || chr(31) || 'z'")),
+        (("chr(31)", "''"), ("''", "chr(31)")),
+        (("null", "'a'"), ("'a'", "null")),
+        (("null", "''"), ("''", "null")),
+        (("'1' || chr(31) || '1'", "'a'"), ("'1'", "chr(31) || 'a1'")),
+        (("'-1'", "null"), ("null", "'-1'")),
+    ],
+)
+def test_a_value_does_not_leak_into_its_neighbour(
+    server: postgres.Server, one: tuple[str, str], other: tuple[str, str], method: Method
+) -> None:
+    table = "create table t (id int primary key, a text, b text); insert into t values (1, {}, {})"
+    source, target = (in_postgresql(server, f"leak{next(numbers)}", table.format(*values)) for values in (one, other))
+    options = tables.Options(method=method, rounds=0)
+    found = tables.compare(source, target, tables.pairs(source, target, ["public.t"]), options)
+    assert (found.ok, found.tables_[0].different) == (False, 1)
+    assert tables.compare(source, source, tables.pairs(source, source, ["public.t"]), options).ok
