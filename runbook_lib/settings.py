@@ -6,8 +6,10 @@ Precedence: what a cell or `-p` passes, over the environment's YAML, over the de
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -93,6 +95,14 @@ class DmsSettings(_Strict):
     target: DatabaseSide = DatabaseSide()
 
 
+class Approval(_Strict):
+    """Whether changes need a plan that another person than the operator signed as approver."""
+
+    required: bool = False
+    approvers: tuple[str, ...] = ()  # fingerprints of the keys that may; none: any key but the operator's
+    valid_hours: float = Field(default=24, gt=0)  # a plan that is older has to be made and signed anew
+
+
 class StartHere(_Strict):
     """Knobs of 00_start_here: none."""
 
@@ -147,14 +157,22 @@ class ValidateDms(_Strict):
     apply_repairs: Literal["nothing", "before cutover", "everything"] = "nothing"
     heartbeat_table: str | None = None  # schema.table of the source with id, beat, token; None: no heartbeat is written
     exclude: list[str] = []  # schema.table patterns that are not compared
+    may_be_empty: list[str] = []  # … that may have no row on either side
+    gentle: bool = False  # one session, small ranges, rests as long as it worked
     method: Literal["md5", "native"] = "md5"
     rounds: int = Field(default=3, ge=1, le=20)  # how often differing rows are looked at again
     workers: int = Field(default=2, ge=1, le=32)  # sessions a side
+    logs_since: datetime | None = None  # UTC; earlier lines were dealt with; None: since the task was last started
     headroom: int = Field(default=1000, ge=0)  # how far beyond the last key a sequence is set
     timeout_minutes: float = Field(default=120, gt=0)  # for the full load, DMS's validation, connection tests
     patience_seconds: float = Field(default=120, gt=0)  # for changes and heartbeats to arrive
     least_storage_gb: float = Field(default=5, ge=0)
     least_memory_mb: float = Field(default=256, ge=0)
+
+    @field_validator("logs_since")
+    @classmethod
+    def _utc(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
 class Notebooks(_Strict):
@@ -186,7 +204,13 @@ class Environment(_Strict):
     datasync: DataSyncSettings = DataSyncSettings()
     storage_gateway: StorageGatewaySettings = StorageGatewaySettings()
     dms: DmsSettings | None = None  # None: no databases are migrated, and 06 is left out
+    approval: Approval = Approval()
     notebooks: Notebooks = Notebooks()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The notebooks that are not for this environment."""
+        return ("06_validate_dms",) if self.dms is None else ()
 
     @field_validator("account", "confirm", mode="before")
     @classmethod
@@ -240,6 +264,11 @@ def environment_file(environment: str) -> Path:
             f"environment {environment!r}: there is no {path}." + _nearest(environment, known, "environment")
         )
     return path
+
+
+def settings_hash(environment: str) -> str:
+    """The SHA-256 of an environment's file."""
+    return hashlib.sha256(environment_file(environment).read_bytes()).hexdigest()
 
 
 def load_environment(environment: str) -> Environment:

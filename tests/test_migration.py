@@ -69,6 +69,11 @@ def test_changes_that_wait_are_cached_changes() -> None:
     assert (seen.ok, seen.stage, seen.waiting) == (False, "cached changes", 3)
 
 
+def test_a_change_that_was_left_out_is_not_waited_for() -> None:
+    left_out = replace(phase(TASK, replace(TABLE, captured=Counts(3, 1, 0))), lost=1)
+    assert (left_out.ok, left_out.stage) == (True, "ongoing replication")
+
+
 def test_a_task_without_tables_is_not_done() -> None:
     assert not Phase(TASK, (), NOW).ok
 
@@ -179,6 +184,12 @@ def test_known_lines_are_named_and_unknown_errors_are_errors(line: str, name: st
     assert [trouble.name for trouble in reading(line).troubles] == [name]
 
 
+def test_what_was_dealt_with_is_not_judged_again() -> None:
+    lines = [LogLine(NOW, "[TASK ]E: an old error"), LogLine(NOW + timedelta(minutes=5), "[TASK ]I: well again")]
+    assert not logs.read("g", lines, NOW).ok
+    assert logs.read("g", lines, NOW + timedelta(minutes=1)).ok
+
+
 def test_a_log_without_lines_or_not_enabled_is_not_a_good_log() -> None:
     assert not reading().ok
     assert "EnableLogging is false" in logs.LogReading("g", False, 0, ()).reason
@@ -234,7 +245,7 @@ def test_selection_rules_include_and_exclude() -> None:
     assert not selected((), "shop", "orders")
 
 
-ENDPOINT = Endpoint("arn", "source-postgres", "postgres", "10.0.0.1", 5432, "shop", "dms")
+ENDPOINT = Endpoint("arn", "source-postgres", "postgres", "db.example", 5432, "shop", "dms")
 
 
 def test_the_environment_beats_the_secret_and_the_secret_beats_the_endpoint() -> None:

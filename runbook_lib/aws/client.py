@@ -83,12 +83,17 @@ class Session:
         role_arn: str | None = None,
         home_region: str,
         guard: Callable[[], None] = lambda: None,
+        secret: Callable[..., None] = lambda *values: None,
     ) -> None:
-        """`guard` is asked before every changing call and raises `ChangeRefused` to stop it."""
+        """`guard` is asked before every changing call and raises `ChangeRefused` to stop it.
+
+        `secret` is told the credentials that sign a call, which change when they are renewed.
+        """
         refuse_stray_endpoints(endpoint_url)
         self.endpoint_url = endpoint_url
         self.record = record
         self.guard = guard
+        self._secret = secret
         self._clients: dict[tuple[str, str, bool], Client] = {}
         self._bulk: Counter[str] = Counter()
         self._boto = self._session(credentials, profile, role_arn, home_region)
@@ -164,6 +169,13 @@ class Session:
             seconds = round(time.monotonic() - began, 3)
             self.record("aws-call-lost", parameters=params, changes=changes, error=repr(exception), seconds=seconds)
 
+        def signing(request_signer: Any, **_: Any) -> None:
+            credentials = request_signer._credentials
+            if credentials is not None:
+                frozen = credentials.get_frozen_credentials()
+                self._secret(frozen.secret_key, frozen.token)
+
+        events.register("before-sign.*", signing)
         events.register("provide-client-params.*", before)
         events.register("after-call-error.*", lost)
         events.register("after-call.*", after)
@@ -255,6 +267,15 @@ def translated(error: ClientError | BotoCoreError, service: str, operation: str)
             operation=operation,
         )
     return AwsError(f"{asked}: {error}", operation=operation)
+
+
+def default_session() -> tuple[Session, str]:
+    """A session as the shell is signed in, to look only, and its region; `AwsError` when no region is set."""
+    region = boto3.Session().region_name
+    if region is None:
+        raise AwsError("No region is set: export AWS_REGION, or name an environment.")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    return Session(record=lambda kind, **fields: None, endpoint_url=endpoint, home_region=region), region
 
 
 def refuse_stray_endpoints(endpoint_url: str | None) -> None:

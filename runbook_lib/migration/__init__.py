@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
-from .. import tables
 from ..aws import dms_roles
 from ..aws.client import Session
 from ..aws.dms import Connection, Dms, DmsTask, Endpoint
@@ -18,8 +17,11 @@ from ..aws.watch import CloudWatch, Logs, Metric
 from ..databases import Database
 from ..display import Progress, Shown, Table, plural
 from ..errors import DatabaseError, WaitTimedOut
+from ..tables import Comparison, Options, compare, objects, pairs
+from ..tables import sequences as sequence_side
 from ..waiting import wait_until
-from . import logs, source
+from . import logs
+from . import source as source_side
 from .capacity import INSTANCE_METRICS, MB, ApplyMode, Capacity
 from .lag import LATENCIES, WAITING, Lag
 from .phase import Phase
@@ -37,9 +39,12 @@ class Wishes(Protocol):
     apply_repairs: str
     heartbeat_table: str | None
     exclude: list[str]
-    method: str
+    may_be_empty: list[str]
+    method: Literal["md5", "native"]
+    gentle: bool
     rounds: int
     workers: int
+    logs_since: datetime | None
     headroom: int
     timeout_minutes: float
     patience_seconds: float
@@ -131,9 +136,9 @@ class DatabaseMigration:
         return self._database("target", self._ends[1])
 
     @cached_property
-    def scope(self) -> source.SourceReady:
+    def scope(self) -> source_side.SourceReady:
         """The tables that the task's mapping includes."""
-        return source.look(self.source, self.task().rules)
+        return source_side.look(self.source, self.task().rules)
 
     @property
     def _schemas(self) -> list[str]:
@@ -178,7 +183,8 @@ class DatabaseMigration:
 
     def _phase(self, task: DmsTask) -> Phase:
         statistics = self._dms.statistics(task) if task.status != "creating" else []
-        return Phase(task, tuple(statistics), datetime.now(UTC))
+        phase = Phase(task, tuple(statistics), datetime.now(UTC))
+        return replace(phase, lost=len(self._exceptions(task))) if phase.stage == "cached changes" else phase
 
     def loaded(self) -> Loaded:
         """The tables in scope beside those that DMS loaded."""
@@ -195,11 +201,15 @@ class DatabaseMigration:
         )
 
     def _applied(self, task: DmsTask) -> Applied:
-        where = f"from {self._control('apply_exceptions')} where {self._name('TASK_NAME')} = %s"
+        found = self._exceptions(task)
+        first = tuple((f"{owner}.{table}", str(error)[:300]) for owner, table, error in found[:10])
+        return Applied(tuple(self._dms.statistics(task)), first, len(found))
+
+    def _exceptions(self, task: DmsTask) -> list[tuple[Any, ...]]:
+        """What DMS could not apply: owner, table and error of each change, newest first."""
         names = ", ".join(self._name(name) for name in ("TABLE_OWNER", "TABLE_NAME", "ERROR"))
-        found = self._control_rows(f"select {names} {where} order by {self._name('ERROR_TIME')} desc", task)
-        exceptions = tuple((f"{owner}.{table}", str(error)[:300]) for owner, table, error in found[:10])
-        return Applied(tuple(self._dms.statistics(task)), exceptions, len(found))
+        where = f"from {self._control('apply_exceptions')} where {self._name('TASK_NAME')} = %s"
+        return self._control_rows(f"select {names} {where} order by {self._name('ERROR_TIME')} desc", task)
 
     def validation(self) -> Validation:
         """DMS's own validation, when nothing is pending any more."""
@@ -227,7 +237,7 @@ class DatabaseMigration:
     def _control_rows(self, sql: str, task: DmsTask) -> list[tuple[Any, ...]]:
         """Rows of a control table; none while DMS has not made it."""
         try:
-            return source.rows(self.target, sql, (task.resource_id,))
+            return source_side.rows(self.target, sql, (task.resource_id,))
         except DatabaseError as error:
             if "does not exist" in str(error) or "doesn't exist" in str(error):
                 return []
@@ -235,17 +245,20 @@ class DatabaseMigration:
 
     # the rows, and what is around them
 
-    def compare_rows(self) -> tables.Comparison:
+    def compare_rows(self) -> Comparison:
         """Every row of every table in scope, on both sides; what differs is looked at again after a heartbeat."""
         names = [table.name for table in self.scope.tables_in_scope]
-        pairs = tables.pairs(self.source, self.target, names=names, exclude=self._left_out())
+        found = pairs(self.source, self.target, names, exclude=self._left_out())
         wishes, progress, began = self._wishes, Progress("Comparing rows"), self._clock()
-        options = tables.Options(
-            method=wishes.method, rounds=wishes.rounds, workers=wishes.workers, settle=lambda: self._settle()
-        )
-        return tables.compare(
-            self.source, self.target, pairs, options, lambda said: progress.beat(str(said), self._clock() - began)
-        )
+        options = Options(
+            method=wishes.method, rounds=wishes.rounds, workers=wishes.workers, settle=self._settle,
+            empty=tuple(wishes.may_be_empty), statement_timeout=60 * wishes.timeout_minutes, gentle=wishes.gentle,
+        )  # fmt: skip
+
+        def tell(said: object) -> None:
+            progress.beat(str(said), self._clock() - began)
+
+        return compare(self.source, self.target, found, options, tell)
 
     def _left_out(self) -> list[str]:
         return [*self._wishes.exclude, *([self._wishes.heartbeat_table] if self._wishes.heartbeat_table else [])]
@@ -255,34 +268,42 @@ class DatabaseMigration:
         if self._beat() is None:
             self._sleep(2.0)
 
-    def missing_objects(self) -> tables.MissingObjects:
+    def missing_objects(self) -> objects.MissingObjects:
         """Indexes, constraints, defaults, triggers and views that the source has and the target lacks."""
-        return tables.missing(self.source, self.target, self._schemas)
+        return objects.missing(self.source, self.target, self._schemas)
 
-    def repair_objects(self, found: tables.MissingObjects) -> tables.MissingObjects:
+    def repair_objects(self, found: objects.MissingObjects) -> objects.MissingObjects:
         """Create what is missing as far as `apply_repairs` says, each statement recorded; then look again."""
         wanted = self._wishes.apply_repairs
-        if wanted == "nothing" or found.ok:
+        chosen = found.repairable() if wanted == "everything" else found.repairable("before cutover")
+        if wanted == "nothing" or not chosen:
             return found
-        chosen = [item for item in found.objects if wanted == "everything" or item.when == wanted]
-        self._repair(lambda record: tables.repair_objects(self.target, chosen, record=record))
+        self._repair(lambda execute: objects.repair(self.target, chosen, execute=execute, concurrently=True))
         return self.missing_objects()
 
-    def sequences(self) -> tables.Sequences:
+    def sequences(self) -> sequence_side.Sequences:
         """Where each sequence stands on both sides, and the keys that are used."""
-        return tables.positions(self.source, self.target, self._schemas, headroom=self._wishes.headroom)
+        return sequence_side.positions(self.source, self.target, self._schemas, self._wishes.headroom)
 
-    def repair_sequences(self, found: tables.Sequences) -> tables.Sequences:
+    def repair_sequences(self, found: sequence_side.Sequences) -> sequence_side.Sequences:
         """Set forward what is behind, unless `apply_repairs` is "nothing"; then look again."""
         if self._wishes.apply_repairs == "nothing" or found.ok:
             return found
-        self._repair(lambda record: tables.repair_sequences(self.target, found, record=record))
+        self._repair(lambda execute: sequence_side.repair(self.target, found.wrong, execute=execute))
         return self.sequences()
 
-    def _repair(self, run: Callable[[Callable[[str], None]], Any]) -> None:
+    def _repair(self, run: Callable[[bool], list[str]]) -> None:
+        """Record what is about to be run on the target, run it, and record how it ended."""
         self._allow_change()
-        target = str(self.target)
-        run(lambda sql: self._session.record("sql", database=target, statement=sql, changes=True))
+        about = {"database": str(self.target), "changes": True}
+        for statement in run(False):
+            self._session.record("sql", statement=statement, **about)
+        try:
+            done = run(True)
+        except DatabaseError as error:
+            self._session.record("sql-end", error=str(error), **about)
+            raise
+        self._session.record("sql-end", statements=len(done), **about)
 
     # now: lag, logs, memory and disk, apply mode
 
@@ -343,12 +364,13 @@ class DatabaseMigration:
         return tuple(self._cloudwatch.metrics(NAMESPACE, list(names), dimensions, "Maximum").values())
 
     def logs(self) -> logs.LogReading:
-        """The task's log since it was last started."""
+        """The task's log since it was last started, or since what came before was dealt with (`logs_since`)."""
         task = self.task()
         group = f"dms-tasks-{self._dms.instance(task.instance_arn).name}"
         if not task.setting("Logging", "EnableLogging", False):
             return logs.LogReading(group, False, 0, ())
-        return logs.read(group, self._logs.lines(group, f"dms-task-{task.resource_id}", task.started))
+        lines = self._logs.lines(group, f"dms-task-{task.resource_id}", task.started)
+        return logs.read(group, lines, self._wishes.logs_since or task.started)
 
     def capacity(self) -> Capacity:
         """What the replication instance has left."""
@@ -368,7 +390,9 @@ class DatabaseMigration:
         waiting = [metric.newest or 0.0 for metric in self._metrics(task, WAITING[1:])]
         since = task.load_finished or task.started
         seconds = (datetime.now(UTC) - since).total_seconds() if since else 0.0
-        return ApplyMode(task, tuple(self._dms.statistics(task)), self.scope.keyless, seconds, sum(waiting))
+        ours = self._wishes.heartbeat_table  # its changes are not the application's load
+        statistics = tuple(table for table in self._dms.statistics(task) if table.name != ours)
+        return ApplyMode(task, statistics, self.scope.keyless, seconds, sum(waiting))
 
     def _wait(
         self,

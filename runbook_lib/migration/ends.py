@@ -13,8 +13,8 @@ def database(side: str, given: DatabaseSide, secret: Secret, endpoint: Endpoint)
     """The database at an endpoint; `SettingsError` for an engine whose rows we cannot compare."""
     if endpoint.engine not in ENGINES:
         raise SettingsError(
-            f"the {side} endpoint {endpoint.name} is {endpoint.engine}: rows are compared between PostgreSQL, MySQL and "
-            "MariaDB."
+            f"the {side} endpoint {endpoint.name} is {endpoint.engine}: rows are compared between PostgreSQL, "
+            "MySQL and MariaDB."
         )
     found = Database(
         engine=ENGINES[endpoint.engine],

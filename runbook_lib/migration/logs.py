@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from ..aws.watch import LogLine
 from ..display import Shown, Table, plural
@@ -105,6 +106,7 @@ class LogReading(Shown):
     enabled: bool
     lines: int
     troubles: tuple[Trouble, ...]
+    since: datetime | None = None  # UTC
     cut: bool = False  # there are more lines than were read
 
     @property
@@ -124,8 +126,9 @@ class LogReading(Shown):
 
     def headline(self) -> str:
         """How much was read."""
+        since = f"; since {self.since.isoformat(sep=' ', timespec='seconds')}" if self.since else ""
         cut = f" (only the first {LIMIT:,})" if self.cut else ""
-        return f"{plural(self.lines, 'line')} read since the task was last started{cut}: {self.reason}."
+        return f"{plural(self.lines, 'line')} read{cut}{since}: {self.reason}."
 
     def tables(self) -> list[Table]:
         """Each trouble, what it means and what to do."""
@@ -133,8 +136,11 @@ class LogReading(Shown):
         return [Table(("Trouble", "Lines", "It means", "What to do"), rows)] if rows else []
 
 
-def read(group: str, lines: Iterable[LogLine]) -> LogReading:
-    """Look for the known lines, and for `]E:` lines that are not known; what a later line ends is no trouble."""
+def read(group: str, lines: Iterable[LogLine], since: datetime | None = None) -> LogReading:
+    """Look for the known lines, and for `]E:` lines that are not known; what a later line ends is no trouble.
+
+    Troubles before `since` (UTC) were dealt with: they are read, and not judged.
+    """
     counts: Counter[str] = Counter()
     last: dict[str, str] = {}
     number, cut = 0, False
@@ -145,7 +151,7 @@ def read(group: str, lines: Iterable[LogLine]) -> LogReading:
         for ended in (known for known in KNOWN if known.ends and re.search(known.ends, line.text)):
             counts.pop(ended.name, None)
         name = _named(line.text)
-        if name:
+        if name and (since is None or line.at >= since):
             counts[name] += 1
             last[name] = line.text.strip()
     means = {known.name: (known.means, known.do) for known in KNOWN}
@@ -153,7 +159,7 @@ def read(group: str, lines: Iterable[LogLine]) -> LogReading:
     troubles = tuple(
         Trouble(name, count, *means.get(name, unknown), last[name]) for name, count in counts.items() if count
     )
-    return LogReading(group, True, number, troubles, cut)
+    return LogReading(group, True, number, troubles, since, cut)
 
 
 def _named(text: str) -> str | None:

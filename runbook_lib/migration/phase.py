@@ -32,6 +32,7 @@ class Phase(Shown):
     statistics: tuple[TableStatistics, ...]
     at: datetime
     done: str = ""  # what was done to get here
+    lost: int = 0  # changes that DMS could not apply, wrote down and left out: nobody waits for them
 
     @property
     def stage(self) -> Stage:
@@ -50,8 +51,9 @@ class Phase(Shown):
 
     @property
     def waiting(self) -> int:
-        """Changes that were captured and are not applied."""
-        return sum(max(table.captured.total - table.applied.total, 0) for table in self.statistics)
+        """Changes that were captured and are still to be applied."""
+        gap = sum(max(table.captured.total - table.applied.total, 0) for table in self.statistics)
+        return max(gap - self.lost, 0)
 
     @property
     def ok(self) -> bool:
