@@ -1,7 +1,7 @@
-"""The `runbook` command: run, list, doctor, jupyter, lab.
+"""The `runbook` command: run, list, doctor, jupyter, lab; the verbs about records are in evidence_cli.
 
-Exit codes: 0 everything holds · 1 a check failed · 2 usage or settings · 3 AWS or the lab answered with an error, or
-a notebook failed · 130 or 143 interrupted.
+Exit codes: 0 everything holds · 1 a check failed · 2 usage or settings · 3 AWS or the lab answered with an error ·
+4 a notebook broke: a bug, a cell out of its time, a dead kernel · 130 or 143 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,7 +20,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from . import compare_cli, evidence_cli
+from .databases import Database
 from .errors import RunbookError, SettingsError
+from .redaction import masked
 
 app = typer.Typer(
     help="Walk, prove and rehearse the last steps of a migration to AWS.",
@@ -45,40 +50,68 @@ def run(
     notebooks: Annotated[
         list[str] | None, typer.Argument(help="Which notebooks, as 02 or by name; none: all of them.")
     ] = None,
-    environment: EnvironmentOption = "lab",
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="A name below parameters/, or a YAML file; none: lab.")
+    ] = None,
     parameter: ParameterOption = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Write and print what would happen; change nothing, run nothing.")
+    ] = False,
+    approved: Annotated[
+        Path | None, typer.Option(help="A plan (plan.json) that this run must be the run of, in everything.")
+    ] = None,
+    ticket: Annotated[str | None, typer.Option(help="The change ticket, for the record.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="An earlier run: look at what it finished, skip what holds, and go on.")
+    ] = None,
+    afresh: Annotated[bool, typer.Option(help="With --resume: run all of that run's notebooks again.")] = False,
+    share: Annotated[bool, typer.Option(help="Mask account ids and ARNs too: for a record that is shown.")] = False,
 ) -> None:
     """Run notebooks headlessly into outputs/, stop at the first failure."""
     from .evidence.folder import RunFolder
-    from .runs import plan
-    from .runs.run import parameter_names
+    from .evidence.seal import keep_sources, sealed
+    from .runs import request
     from .runs.run import run as run_notebooks
     from .settings import load_environment
 
-    loaded = load_environment(environment)
-    steps = plan.chosen(notebooks or [])
-    parameters = {**_parameters(parameter or []), "environment": environment}
-    _refuse_unknown(set(parameters), {name for step in steps for name in parameter_names(step)})
-    folder = RunFolder.create(loaded.environment, "headless")
+    given = _parameters(parameter or [])
+    if resume is None:
+        asked = request.request(notebooks or [], environment, given)
+    else:
+        asked = request.resumed(resume, notebooks or [], environment, given, afresh)
+    steps, parameters = asked.steps, asked.parameters
+    loaded = load_environment(asked.environment)
+    if share:
+        os.environ["RUNBOOK_MASK"] = "share"
+    if plan_only:
+        return evidence_cli.planned(asked.environment, steps, parameters)
+    folder = RunFolder.create(loaded.environment, "headless", **asked.about())
     console.print(
         f"Run {folder.run_id}: {len(steps)} notebooks, environment {loaded.environment}, account {loaded.account}"
     )
     signal.signal(signal.SIGTERM, _terminated)
     outcomes = []
-    with console.status("starting") as status:
-        for outcome in run_notebooks(steps, folder, parameters, lambda step: status.update(f"{step.name} …")):
+    keep_sources(folder, [step.path for step in steps])
+    with sealed(folder), console.status("starting") as status:
+        evidence_cli.admit(folder, approved, ticket, asked.environment, steps, parameters)
+        begin = lambda step: status.update(f"{step.name} …")  # noqa: E731
+        for outcome in run_notebooks(steps, folder, parameters, begin, asked.verified(folder)):
             outcomes.append(outcome)
-            mark = {"passed": "[green]PASS[/]", "not run": "[dim]not run[/]"}.get(
-                outcome.status, f"[red]{outcome.status.upper()}[/]"
-            )
-            console.print(f"  {mark}  {outcome.step}  {outcome.checks} checks, {outcome.seconds:.1f} s")
+            _say(outcome)
+    evidence_cli.said(folder.path)
     if loaded.lab is not None:
         console.print("The lab keeps running for the next run; `runbook lab stop` ends it.")
-    again = "".join(f" -p {pair}" for pair in parameter or []) + (f" -e {environment}" if environment != "lab" else "")
-    _finish(outcomes, folder.path, again)
+    _finish(outcomes, folder.path)
 
 
-def _finish(outcomes: list[Any], path: Any, again: str) -> NoReturn:
+def _say(outcome: Any) -> None:
+    marks = {"passed": "[green]PASS[/]", "not run": "[dim]not run[/]", "skipped": "[green]skipped[/]"}
+    mark = marks.get(outcome.status, f"[red]{outcome.status.upper()}[/]")
+    how = escape(outcome.error) if outcome.status == "skipped" else f"{outcome.checks} checks, {outcome.seconds:.1f} s"
+    console.print(f"  {mark}  {outcome.step}  {how}", soft_wrap=True)
+
+
+def _finish(outcomes: list[Any], path: Path) -> NoReturn:
     failed = next((outcome for outcome in outcomes if not outcome.ok), None)
     table = Table("Notebook", "Verdict", "Checks", "Seconds")
     for outcome in outcomes:
@@ -88,13 +121,14 @@ def _finish(outcomes: list[Any], path: Any, again: str) -> NoReturn:
     if failed is None:
         console.print("[green]Every check holds.[/]")
         raise typer.Exit(0)
+    go_on = f"runbook run --resume {path.name}"
     if failed.status == "interrupted":
-        console.print(f"{INTERRUPTED} Go on with: runbook run {failed.step[:2]}{escape(again)}")
+        console.print(f"{INTERRUPTED} Go on with: {go_on}", soft_wrap=True)
         raise typer.Exit(128 + (signal.SIGTERM if _signalled else signal.SIGINT))
     console.print(f"[red]{failed.step} {failed.status}[/]: {escape(failed.error)}", soft_wrap=True)
     console.print(f"See {os.path.relpath(failed.output or path)}", soft_wrap=True)
-    console.print(f"When it is repaired: runbook run {failed.step[:2]}{escape(again)}", soft_wrap=True)
-    raise typer.Exit(1 if failed.status == "check failed" else 3)
+    console.print(f"When it is repaired: {go_on}", soft_wrap=True)
+    raise typer.Exit({"check failed": 1, "failed": 3}.get(failed.status, 4))
 
 
 def _terminated(number: int, frame: Any) -> None:
@@ -111,16 +145,6 @@ def _parameters(pairs: list[str]) -> dict[str, Any]:
             raise SettingsError(f"-p {pair!r}: write name=value")
         found[name] = value if value.startswith("0") and len(value) > 1 else yaml.safe_load(value)
     return found
-
-
-def _refuse_unknown(given: set[str], known: set[str]) -> None:
-    import difflib
-
-    for name in sorted(given - known):
-        close = difflib.get_close_matches(name, sorted(known), 1)
-        raise SettingsError(
-            f"no chosen notebook has a parameter {name!r}." + (f" Did you mean {close[0]!r}?" if close else "")
-        )
 
 
 @app.command("list")
@@ -175,18 +199,46 @@ def doctor(
 def jupyter(context: typer.Context, environment: EnvironmentOption = "lab") -> None:
     """Open JupyterLab on a working copy without outputs; more arguments go to JupyterLab."""
     from .evidence.folder import RunFolder
+    from .evidence.seal import keep_sources
+    from .runs import plan
     from .runs.jupyter import open_jupyter
     from .settings import load_environment
 
     folder = RunFolder.create(load_environment(environment).environment, "interactive")
+    keep_sources(folder, [step.path for step in plan.steps()])
     open_jupyter(folder, context.args)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def lab(context: typer.Context) -> None:
-    """The embedded lab: start, status, stop, reset, break, mend, logs, env, pace."""
+    """The embedded lab: start, status, stop, reset, break, mend, logs, env, pace, databases, workload."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "runbook_lib.lab", *context.args])
+
+
+def _environment_database(environment: str, side: str) -> Database:
+    """The source or the target of an environment's DMS task."""
+    from .runbook import Runbook
+
+    migration = Runbook.open(environment, notebook="06_validate_dms").dms
+    return migration.source if side == "source" else migration.target
+
+
+def _stored_secret(kind: str) -> Callable[[str], str]:
+    """How a password is read from Secrets Manager or Parameter Store, as the shell is signed in."""
+
+    def read(name: str) -> str:
+        from .aws.client import default_session
+        from .aws.secrets import resolve
+
+        session, region = default_session()
+        return resolve(session, region, f"{kind}:{name}").password
+
+    return read
+
+
+evidence_cli.register(app)
+compare_cli.register(app, _environment_database, {kind: _stored_secret(kind) for kind in ("secretsmanager", "ssm")})
 
 
 def main() -> None:
@@ -194,10 +246,10 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
         sys.exit(2)
     except RunbookError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
         sys.exit(3)
     except KeyboardInterrupt:
         console.print(INTERRUPTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from . import permissions, picker, preflight
+from . import permissions, picker, preflight, redaction
 from .application_server import ApplicationServer
 from .aws import identity
 from .aws import secrets as aws_secrets
@@ -26,7 +27,9 @@ from .checks import Check, Finding, judge, judge_equal
 from .databases import Database
 from .display import Shown, Table, show_check
 from .errors import ChangeRefused, CheckFailed, SettingsError
-from .evidence.folder import RunFolder, memory
+from .evidence import approval, kernel
+from .evidence.changer import Changer
+from .evidence.folder import ONLY_LOOKING, RunFolder, changer_path, memory
 from .filters import Filters
 from .hosts import Host, ProcessHost, SsmHost
 from .migration import DatabaseMigration, ends
@@ -53,12 +56,14 @@ class Runbook:
         self.checks: list[Check] = []
         self._collecting = False
         self._account_seen = False
+        self._allowed = False
         self.record = run.events.bind(
             notebook=notebook,
             environment=environment.environment,
             world=endpoint.world,
             endpoint=endpoint.url or "public AWS endpoints",
             account=environment.account,
+            **({"looking": True} if os.environ.get(ONLY_LOOKING) else {}),
         )
         self.session = Session(
             record=self.record,
@@ -68,8 +73,10 @@ class Runbook:
             role_arn=environment.role_arn,
             home_region=environment.regions.cloud,
             guard=self._allow_change,
+            secret=redaction.register,
         )
         self.memory = memory(environment.environment, environment.account)
+        kernel.join(self.record, notebook, run.path)
         self.record("open", knobs=self.knobs.as_dict())
 
     @classmethod
@@ -106,7 +113,25 @@ class Runbook:
         return self.headline()
 
     def _allow_change(self) -> None:
-        """The rails: changes are on, STS returns the environment's account, and `confirm` names it."""
+        """The rails, and a line in the record about what they decided."""
+        try:
+            self._rails()
+            self._changer.hold(self.run.run_id)
+        except ChangeRefused as refused:
+            self.record("guard", allowed=False, reason=str(refused))
+            raise
+        if not self._allowed:
+            self._allowed = True
+            self.record("guard", allowed=True, reason="changes are on, and the account is the one that is confirmed")
+
+    @cached_property
+    def _changer(self) -> Changer:
+        return Changer.of_process(changer_path(self.environment.environment, self.environment.account))
+
+    def _rails(self) -> None:
+        """Changes are on, STS returns the environment's account, and `confirm` names it."""
+        if os.environ.get(ONLY_LOOKING):
+            raise ChangeRefused("This notebook was finished by an earlier run: its postconditions are only looked at.")
         account, where = self.environment.account, f"environment {self.environment.environment!r}"
         if not self.environment.allow_changes:
             raise ChangeRefused(
@@ -123,6 +148,11 @@ class Runbook:
                 raise ChangeRefused(
                     f"{where} is for account {account}, but these credentials belong to {self.identity.account} "
                     f"({self.identity.arn}). Sign in to the right account, or set `profile`."
+                )
+            if self.environment.approval.required and (missing := approval.missing(self.run.path)):
+                raise ChangeRefused(
+                    f"{where}: {'; '.join(missing)}. Make a plan (`runbook run --plan`), let it be signed, and run it "
+                    "with --approved."
                 )
             self._account_seen = True
 

@@ -69,6 +69,11 @@ class TestFile:
     def __init__(self, server: ApplicationServer, datasync: Transfer, knobs: Knobs) -> None:
         self._server, self._datasync, self._knobs = server, datasync, knobs
 
+    @property
+    def wanted(self) -> bool:
+        """Is the file asked for? Not by an environment without it, and not when it is to be removed."""
+        return bool(self._knobs.create and not self._knobs.undo)
+
     def create(self) -> Created:
         """Copy the image to the new name, unless it is there already with the same content.
 

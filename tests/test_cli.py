@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.settings import PACKAGE_ROOT
+from tests import notebooks
 from tests.throwaway import ThrowawayLab
 
 
@@ -44,7 +46,7 @@ def test_doctor_iam_prints_a_policy_that_names_our_own_rules_only() -> None:
     by_name = {statement["Sid"]: statement for statement in policy["Statement"]}
     assert "storagegateway:RefreshCache" in by_name["Regional"]["Action"]
     assert "datasync:StartTaskExecution" not in said
-    assert all("migration-runbook-" in arn or "event-bus" in arn for arn in by_name["OurRulesAndQueues"]["Resource"])
+    assert all("migration-runbook-" in arn or "event-bus" in arn for arn in by_name["OursByName"]["Resource"])
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_failed_check_is_exit_code_1_and_says_what_failed_and_how_to_go_on(lab
         "CHECK FAILED",
         "The DataSync agent is online",
         "runbook lab mend agent-offline",
-        "runbook run 00",
+        "runbook run --resume",
         "not run",
     ):
         assert part in said, said
@@ -84,6 +86,21 @@ def test_an_error_of_aws_is_exit_code_3(lab: ThrowawayLab) -> None:
     code, said = runbook("run", "03", "-p", "task=another")
     assert code == 3
     assert "There is no DataSync task 'another' here" in said and "nfs-to-s3" in said
+
+
+def test_a_bug_is_exit_code_4(lab: ThrowawayLab, tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE_ROOT / "parameters", tmp_path / "parameters")
+    (tmp_path / "notebooks").mkdir()
+    notebooks.notebook(tmp_path / "notebooks" / "00_a_bug.ipynb", "1 / 0", environment="lab")
+    code, said = runbook("run", cwd=tmp_path)
+    assert code == 4, said
+    assert "ZeroDivisionError: division by zero" in said
+
+
+def test_a_parameter_that_holds_a_secret_is_refused_with_the_way_to_name_one() -> None:
+    code, said = runbook("run", "00", "-p", "db_password=hunter22")
+    assert code == 2
+    assert "db_password=secretsmanager:NAME" in said and "hunter22" not in said
 
 
 def test_it_works_from_another_directory(lab: ThrowawayLab, tmp_path: Path) -> None:

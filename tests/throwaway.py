@@ -46,6 +46,7 @@ def throwaway_lab() -> Iterator[ThrowawayLab]:
     variables = {
         "RUNBOOK_LAB_STATE": str(lab.state),
         "RUNBOOK_OUTPUTS": str(folder / "outputs"),
+        "RUNBOOK_KEY": str(folder / "signing-key.pem"),
         "RUNBOOK_UI": "static",
     }
     before = {name: os.environ.get(name) for name in [*variables, "RUNBOOK_RUN"]}

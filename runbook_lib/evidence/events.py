@@ -1,44 +1,65 @@
-"""What happened, in order: one JSON line per event, appended whole, never rewritten."""
+"""What happened, in order: one JSON line per event, appended whole, never rewritten.
+
+Kinds, by who writes them. Runner: `run-start`, `notebook-start` (`source`: hash of the code that is run), `cell`
+(`cell`: its id; `status`: running, then completed, failed, timed out, interrupted, kernel died or not run; `seconds`),
+`maskings` (`rules`: how often each masked something in the executed notebook), `notebook-end`, `resume` (what is
+skipped and why), `run-end`. Kernels: `open`, `identity`, `check`, `aws-call`, `aws-calls`, `aws-call-lost`, `command`,
+`guard` (what the rails decided about a change), `note`, `summary`; and, where no engine does, `cell`, with `execution`
+(the order), `edited` and `source`. A line in which something was masked says so in `masked`, by rule.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..errors import EvidenceError
 from ..redaction import masked
 
 
 class Events:
-    """An append-only `events.jsonl`; several processes may append at once (one write with O_APPEND a line)."""
+    """An append-only `events.jsonl`; several processes may append at once, each line under the file's lock."""
 
-    def __init__(self, path: Path, **common: Any) -> None:
+    def __init__(self, path: Path, *, share: bool | None = None, **common: Any) -> None:
+        """`share`: mask account ids and ARNs too; None: as RUNBOOK_MASK says."""
         self.path = path
+        self._share = share
         self._common = common
 
     def bind(self, **common: Any) -> Events:
         """The same file, with more fields on every line."""
-        return Events(self.path, **self._common, **common)
+        return Events(self.path, share=self._share, **self._common, **common)
 
     def __call__(self, kind: str, **fields: Any) -> None:
-        """Append one event; on disk when this returns, but for calls that only look. Secrets are masked first."""
+        """Append one event; on disk when this returns, but for calls that only look. Secrets are masked first.
+
+        Raises `EvidenceError` when the line cannot be written: what cannot be recorded must not go on.
+        """
         stamp = datetime.now(UTC).isoformat(timespec="microseconds")
-        line = json.dumps(
-            masked({"at": stamp, "kind": kind, **self._common, **fields}), default=str, ensure_ascii=False
-        )
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        counted: Counter[str] = Counter()
+        event = masked({"at": stamp, "kind": kind, **self._common, **fields}, counted, share=self._share)
+        if kind == "maskings":
+            event["rules"] = fields["rules"]  # counts, below rules that are named like secrets
+        elif counted:
+            event["masked"] = dict(counted)
+        line = json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
         try:
-            os.write(handle, line.encode("utf-8", "surrogateescape") + b"\n")
-            if fields.get("changes") is not False:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+            _append(self.path, line, durable=fields.get("changes") is not False)
+        except OSError as error:
+            raise EvidenceError(
+                f"The record {self.path.name} cannot be written: {error.strerror}. Free some space in the run's "
+                "folder, or set RUNBOOK_OUTPUTS to another place, and run again."
+            ) from error
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Every complete event, oldest first; a line torn by a kill or a full disk is left out."""
+        """Every complete event, oldest first; a line torn by a kill is left out."""
         if not self.path.exists():
             return
         with self.path.open(encoding="utf-8", errors="surrogateescape") as lines:
@@ -61,9 +82,29 @@ class Events:
         return found
 
 
+def _append(path: Path, line: bytes, *, durable: bool) -> None:
+    """Append a whole line or nothing; one that a kill tore before is ended first, so that it spoils no other."""
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size = os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        try:
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a short write: the disk is full
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        event: dict[str, Any] = json.loads(line)
+        event = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return event
+    return event if isinstance(event, dict) and "kind" in event else None

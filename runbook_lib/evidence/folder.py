@@ -11,8 +11,11 @@ from typing import Any
 
 from ..settings import project_root
 from .events import Events
+from .files import as_json, write_whole
 
 MARK = "run.open.json"  # what is known while a run is open
+ENGINE = "RUNBOOK_ENGINE"  # set for kernels whose cells our engine records
+ONLY_LOOKING = "RUNBOOK_ONLY_LOOKING"  # set for kernels that must not change anything
 
 
 class RunFolder:
@@ -29,8 +32,8 @@ class RunFolder:
         return self.path.name
 
     @classmethod
-    def create(cls, environment: str, mode: str) -> RunFolder:
-        """A new open folder; `mode` is headless or interactive."""
+    def create(cls, environment: str, mode: str, **more: Any) -> RunFolder:
+        """A new open folder; `mode` is headless or interactive; `more` is said of it too, such as what it resumes."""
         now = datetime.now(UTC)
         path = outputs() / f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)
@@ -39,18 +42,24 @@ class RunFolder:
             "environment": environment,
             "mode": mode,
             "opened": now.isoformat(timespec="seconds"),
+            **more,
         }
-        (path / MARK).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        write_whole(path / MARK, as_json(about))
         return cls(path)
 
     @classmethod
     def join_or_create(cls, environment: str) -> RunFolder:
-        """A kernel's run: RUNBOOK_RUN, else the folder it works in, else the latest open one, else a new one."""
+        """A kernel's run: RUNBOOK_RUN, else the folder it works in, else the latest open one, else a new one.
+
+        Under plain papermill with our engine, it is a new one for each notebook.
+        """
         named = os.environ.get("RUNBOOK_RUN")
         candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents]
         for path in candidates:
             if (path / MARK).is_file():
                 return cls(path)
+        if os.environ.get(ENGINE):
+            return cls.create(environment, "headless")
         for path in sorted(outputs().glob(f"*/{MARK}"), reverse=True):
             found = cls(path.parent)
             if found.about["environment"] == environment and found.about["mode"] == "interactive":
@@ -62,7 +71,12 @@ def memory(environment: str, account: str) -> Events:
     """What later runs must know again, such as starts whose answer was lost: one file an environment and account."""
     path = outputs() / ".memory" / f"{environment}-{account}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return Events(path)
+    return Events(path, share=False)
+
+
+def changer_path(environment: str, account: str) -> Path:
+    """The lock of those who change an environment."""
+    return outputs() / ".memory" / f"{environment}-{account}.lock"
 
 
 def outputs() -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,15 @@ class Step:
         notebook = nbformat.read(self.path, as_version=4)
         first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
         return first.partition("\n")[0].lstrip("# ") if first else ""
+
+    def source(self) -> str:
+        """The SHA-256 of all that is executed: the code cells with their ids and tags, in order."""
+        cells = [
+            [cell["id"], cell.source, cell.metadata.get("tags", [])]
+            for cell in nbformat.read(self.path, as_version=4).cells
+            if cell.cell_type == "code"
+        ]
+        return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 
 
 def steps() -> list[Step]:

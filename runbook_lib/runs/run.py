@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import MIME_TYPE
-from ..evidence.folder import RunFolder
+from ..evidence import changer
+from ..evidence.folder import RunFolder, changer_path
 from ..evidence.provenance import provenance
-from ..settings import PACKAGE_ROOT
+from ..redaction import masked
+from ..settings import load_environment, settings_hash
+from . import engine
 from .plan import Step
 
 
@@ -25,16 +26,17 @@ class Outcome:
     """What became of one notebook."""
 
     step: str
-    status: str  # passed, check failed, failed, interrupted, not run
+    status: str  # one of record.STATUSES, `not run`, or `skipped` by a resumed run
     seconds: float
     checks: int
     output: Path | None
     error: str = ""
+    signalled: bool = False  # a signal came when it had ended: what follows must not begin
 
     @property
     def ok(self) -> bool:
         """True when every cell ran and every check holds."""
-        return self.status == "passed"
+        return self.status in ("passed", "skipped")
 
 
 def run(
@@ -42,21 +44,33 @@ def run(
     run_folder: RunFolder,
     parameters: dict[str, Any],
     started: Callable[[Step], None] = lambda step: None,
+    verified: Callable[[Step], str] = lambda step: "",
 ) -> Iterator[Outcome]:
-    """Execute notebooks in order into the run folder; after the first failure the others are `not run`."""
+    """Execute notebooks in order into the run folder; after the first failure the others are `not run`.
+
+    `verified` says why a notebook is skipped, when it is: because an earlier run finished it and its end still holds.
+    """
     failed = False
     run_folder.events(
-        "run-start", notebooks=[step.name for step in steps], parameters=parameters, **run_folder.about, **provenance()
+        "run-start",
+        notebooks=[step.name for step in steps],
+        sources={step.name: step.source() for step in steps},
+        settings=settings_hash(parameters["environment"]),
+        parameters=parameters,
+        **run_folder.about,
+        **provenance(),
     )
-    with _environment(RUNBOOK_RUN=str(run_folder.path)):
+    with _changer(parameters["environment"]), _environment(RUNBOOK_RUN=str(run_folder.path)):
         for step in steps:
             if failed:
                 run_folder.events("notebook-end", notebook=step.name, status="not run")
                 yield Outcome(step.name, "not run", 0.0, 0, None)
                 continue
             started(step)
-            run_folder.events("notebook-start", notebook=step.name)
-            outcome = _execute(step, run_folder.path / step.path.name, parameters)
+            outcome = _verified(step, verified)
+            if outcome is None:
+                run_folder.events("notebook-start", notebook=step.name, source=step.source())
+                outcome = execute(step, run_folder.path / step.path.name, parameters)
             run_folder.events(
                 "notebook-end",
                 notebook=step.name,
@@ -66,83 +80,45 @@ def run(
             )
             failed = not outcome.ok
             yield outcome
+            if outcome.signalled:
+                raise KeyboardInterrupt
     run_folder.events("run-end", status="failed" if failed else "passed")
 
 
-def _execute(step: Step, output: Path, parameters: dict[str, Any]) -> Outcome:
-    """Run one notebook on a thread, so that an interrupt reaches us and not the kernel's client."""
+def _verified(step: Step, verified: Callable[[Step], str]) -> Outcome | None:
+    """The outcome of a notebook that need not be run, when it need not."""
     began = time.monotonic()
-    ended: list[tuple[str, str]] = []
-    thread = threading.Thread(target=lambda: ended.append(_papermill(step, output, parameters)), daemon=True)
-    thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        why = verified(step)
     except KeyboardInterrupt:
-        _end_kernels()
-        thread.join(20)
-        ended.insert(0, ("interrupted", "interrupted by a signal; what was started at AWS goes on"))
-    status, error = ended[0]
-    _without_machine_paths(output)
-    return Outcome(step.name, status, time.monotonic() - began, _checks(output), output, error)
+        return Outcome(step.name, "interrupted", time.monotonic() - began, 0, None, "interrupted before it was run")
+    return Outcome(step.name, "skipped", time.monotonic() - began, 0, None, why) if why else None
 
 
-def _papermill(step: Step, output: Path, parameters: dict[str, Any]) -> tuple[str, str]:
-    """How it ended, and why."""
+def execute(step: Step, output: Path, parameters: dict[str, Any], source: Any = None) -> Outcome:
+    """Run one notebook, or `source` in its place; the outcome is what the engine saw, whatever stopped it."""
     papermill = import_papermill()
+    papermill.engines.papermill_engines.register(engine.NAME, engine.RunbookEngine)
+    began = time.monotonic()
+    ended, signalled = [("failed", "the notebook did not start")], False
     try:
-        with tempfile.TemporaryDirectory(prefix="runbook-") as sockets:
-            papermill.execute_notebook(
-                step.path,
-                output,
-                parameters=_known(step, parameters),
-                progress_bar=False,
-                coalesce_streams=True,
-                config=_kernels(sockets),
-            )
-    except papermill.PapermillExecutionError as failure:
-        status = "check failed" if failure.ename == "CheckFailed" else "failed"
-        return status, f"{failure.ename}: {failure.evalue}"
-    except Exception as failure:  # the kernel died or did not start: said, and the run stops
-        return "failed", f"{type(failure).__name__}: {failure}"
-    return "passed", ""
-
-
-def _without_machine_paths(output: Path) -> None:
-    """Take this machine's folders out of an executed notebook: papermill's metadata, and tracebacks."""
-    import nbformat
-
-    if not output.exists():
-        return
-    notebook = nbformat.read(output, as_version=4)
-    about = notebook.metadata.get("papermill", {})
-    for name in ("input_path", "output_path"):
-        if about.get(name):
-            about[name] = Path(about[name]).name
-    for cell in notebook.cells:
-        for failure in cell.get("outputs", []):
-            if failure.output_type == "error":
-                failure.traceback = [
-                    line.replace(f"{PACKAGE_ROOT}/", "").replace(str(Path.home()), "~") for line in failure.traceback
-                ]
-    new = output.with_suffix(".new")
-    new.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    new.replace(output)
-
-
-def _end_kernels() -> None:
-    """Kill our kernels: they have sessions of their own, so the terminal's Ctrl-C does not reach them."""
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-
-
-def _kernels(sockets: str) -> Any:
-    """Kernels are talked to through sockets in a folder of ours: nobody else on the machine can listen in."""
-    from traitlets.config import Config
-
-    return Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        papermill.execute_notebook(
+            source or step.path,
+            output,
+            parameters=_known(step, parameters),
+            engine_name=engine.NAME,
+            progress_bar=False,
+            ended=lambda status, error: ended.append((status, error)),
+        )
+    except KeyboardInterrupt:
+        signalled = ended[-1][0] == "passed"
+        if len(ended) == 1:
+            ended.append(("interrupted", "interrupted by a signal before its first cell"))
+    except Exception as error:  # what stopped it is in `ended`, but for what papermill does before and after the engine
+        if len(ended) == 1 or ended[-1][0] == "passed":
+            ended.append(("failed", masked(f"{type(error).__name__}: {error}")))
+    status, said = ended[-1]
+    return Outcome(step.name, status, time.monotonic() - began, _checks(output), output, said, signalled)
 
 
 def _known(step: Step, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +154,18 @@ def import_papermill() -> Any:
             del sys.modules["rfc3987_syntax"]
         return papermill
     return sys.modules["papermill"]
+
+
+@contextmanager
+def _changer(environment: str) -> Iterator[None]:
+    """The environment's lock, open for our kernels: the first that changes something holds it to the end of the run."""
+    loaded = load_environment(environment)
+    lock = changer.Changer(changer_path(loaded.environment, loaded.account))
+    try:
+        with _environment(**{changer.INHERITED: lock.variable()}):
+            yield
+    finally:
+        lock.close()
 
 
 @contextmanager

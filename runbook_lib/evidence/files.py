@@ -1,0 +1,61 @@
+"""Which files does a record have, what are their hashes, and how is one written whole or not at all?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RUN, ENVELOPE, REPORT = "run.json", "run.dsse.json", "report.html"
+PLAN = "plan.json"  # what was approved, when the run is one of an approved plan
+SOURCES = "sources"  # the notebooks as they were before the run, beside the executed ones
+REVERIFIED = "reverified"  # in a resumed run: what was looked at again before it was skipped
+SIGNATURES = "signatures"  # what people signed: plan.* before the run, run.* after it
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file so that it is there complete, and durable when this returns, or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as temporary:
+            temporary.write(data)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def as_json(value: Any) -> bytes:
+    """A value as the one text that this project writes for it: hashes and signatures are over these bytes."""
+    return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def entries(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Everything below a folder that is not a directory, by its name relative to the folder, sorted."""
+    found = []
+    for parent, directories, names in os.walk(folder):
+        linked = [name for name in directories if (Path(parent) / name).is_symlink()]
+        for name in [*names, *linked]:
+            path = Path(parent) / name
+            found.append((path.relative_to(folder).as_posix(), path))
+    yield from sorted(found)
+
+
+def regular(path: Path) -> bool:
+    """Is it a plain file? Links and devices can be changed without changing the folder."""
+    return stat.S_ISREG(path.lstat().st_mode)

@@ -1,0 +1,129 @@
+"""What does a kernel tell that a person steps through: which cells ran, in which order, and were they edited?
+
+Where our engine runs the notebook it records the cells itself; then the kernel only tells it what must be masked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from .. import redaction
+from ..settings import project_root
+from .events import Events
+from .folder import ENGINE
+
+COMM = "runbook.engine"  # a comm: what the kernel tells its engine, in memory
+
+
+def join(record: Events, notebook: str, run: Path) -> None:
+    """Make this kernel's part of the record; nothing outside a kernel."""
+    shell = _shell()
+    if shell is None:
+        return
+    if os.environ.get(ENGINE):
+        _tell(run=str(run))
+        redaction.forward(_tell_secrets)
+    else:
+        _mask_outputs(shell)
+        _watch_cells(shell, record, notebook)
+
+
+def _shell() -> Any:
+    try:
+        shell = get_ipython()  # type: ignore[name-defined]
+    except NameError:
+        return None
+    return shell if hasattr(shell, "kernel") else None
+
+
+def _tell(**data: Any) -> None:
+    from comm import create_comm
+
+    create_comm(target_name=COMM, data=data)
+
+
+def _tell_secrets(values: list[str]) -> None:
+    """The engine masks what the cells said before it is written."""
+    _tell(secrets=values)
+
+
+def _mask_outputs(shell: Any) -> None:
+    """Nobody masks after us: JupyterLab stores what the kernel sends."""
+    if getattr(shell, "_runbook_masks", False):
+        return
+    shell._runbook_masks = True
+    session = shell.kernel.session
+    send = session.send
+
+    def masked(stream: Any, message: Any, content: Any = None, *arguments: Any, **options: Any) -> Any:
+        kind = message if isinstance(message, str) else message.get("header", {}).get("msg_type")
+        if kind in ("stream", "display_data", "update_display_data", "execute_result", "error"):
+            if isinstance(message, str):
+                content = redaction.masked(content)
+            else:
+                message = {**message, "content": redaction.masked(message["content"])}
+        return send(stream, message, content, *arguments, **options)
+
+    session.send = masked
+
+
+def _watch_cells(shell: Any, record: Events, notebook: str) -> None:
+    """Record every cell from now on, and those that ran before the runbook was opened, such as the parameters."""
+    watch = getattr(shell, "_runbook_watch", None)
+    if watch is not None:  # opened once more in the same kernel
+        watch.record, watch.originals = record, _originals(notebook)
+        return
+    watch = shell._runbook_watch = Watch(shell, record, _originals(notebook))
+    for number, source in enumerate(shell.history_manager.input_hist_raw[:-1]):  # the last one is running
+        if source:
+            record("cell", **watch.about(None, source), execution=number, status="unseen")
+    shell.events.register("pre_run_cell", watch.begin)
+    shell.events.register("post_run_cell", watch.end)
+
+
+class Watch:
+    """The cells of one kernel."""
+
+    def __init__(self, shell: Any, record: Events, originals: dict[str, str]) -> None:
+        self.shell, self.record, self.originals = shell, record, originals
+        self._began = time.monotonic()
+
+    def about(self, cell: str | None, source: str) -> dict[str, Any]:
+        """Which cell it is (by its source, where the front end does not say), and whether its source was edited."""
+        digest = _hash(source)
+        if cell is None:
+            cell = next((name for name, original in self.originals.items() if original == digest), None)
+        return {"cell": cell, "source": digest, "edited": cell is None or self.originals.get(cell) != digest}
+
+    def begin(self, info: Any) -> None:
+        """A cell runs."""
+        self._began = time.monotonic()
+        about = self.about(info.cell_id, info.raw_cell)
+        number = len(self.shell.history_manager.input_hist_raw)  # stored after this; some IPythons count before it
+        self.record("cell", **about, execution=number, status="running")
+
+    def end(self, result: Any) -> None:
+        """A cell has ended."""
+        error = result.error_before_exec or result.error_in_exec
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed" if error else "completed"
+        about, seconds = self.about(result.info.cell_id, result.info.raw_cell), time.monotonic() - self._began
+        self.record("cell", **about, execution=result.execution_count, status=status, seconds=round(seconds, 3))
+
+
+def _originals(notebook: str) -> dict[str, str]:
+    """The hash of each code cell as the repository has it, by its id."""
+    path = project_root() / "notebooks" / f"{notebook}.ipynb"
+    if not path.exists():
+        return {}
+    cells = nbformat.read(path, as_version=4).cells
+    return {cell["id"]: _hash(cell.source) for cell in cells if cell.cell_type == "code"}
+
+
+def _hash(source: str) -> str:
+    return hashlib.sha256(source.strip().encode("utf-8", "surrogatepass")).hexdigest()

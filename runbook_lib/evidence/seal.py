@@ -1,0 +1,173 @@
+"""How is a run closed? With the hash of every file in one in-toto Statement, signed, and a report for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import EvidenceError
+from ..redaction import masked
+from ..settings import project_root
+from . import keys, outcomes
+from .files import ENVELOPE, PLAN, REPORT, RUN, SOURCES, STATEMENT_TYPE, as_json, entries, regular, sha256, write_whole
+from .folder import MARK, RunFolder
+from .provenance import provenance
+from .record import Record
+from .report import report
+
+RUN_TYPE = "urn:migration-runbook:run:v1"
+WHO = ("operator", "host", "python", "libraries", "code")
+
+
+def keep_sources(run_folder: RunFolder, notebooks: Iterable[Path]) -> None:
+    """Copy the notebooks as they are before they are run; what must never be written down is masked in them too."""
+    target = run_folder.path / SOURCES
+    target.mkdir(exist_ok=True)
+    for path in notebooks:
+        data = path.read_bytes()
+        notebook = json.loads(data)
+        kept = masked(notebook)
+        write_whole(target / path.name, data if kept == notebook else as_json(kept))
+
+
+@contextmanager
+def sealed(run_folder: RunFolder) -> Iterator[None]:
+    """Seal the run when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        seal(run_folder)
+
+
+def seal(run_folder: RunFolder) -> Path:
+    """Close a run folder: report, `run.json`, signature; the folder. `EvidenceError` leaves it open."""
+    path = run_folder.path
+    try:
+        _tidy(path)
+        signer = keys.own_key()
+        predicate = summary(run_folder) | {"signer": keys.about(signer)}
+        write_whole(path / REPORT, report(path, predicate, hashes(path)).encode())
+        statement = as_json(
+            {
+                "_type": STATEMENT_TYPE,
+                "subject": [{"name": name, "digest": {"sha256": value}} for name, value in hashes(path).items()],
+                "predicateType": RUN_TYPE,
+                "predicate": predicate,
+            }
+        )
+        write_whole(path / RUN, statement)
+        write_whole(path / ENVELOPE, keys.envelope(statement, signer))
+        for _, file in entries(path):
+            file.chmod(0o444)  # a JupyterLab that is still open cannot save into a sealed run
+        (path / MARK).unlink()
+    except OSError as error:
+        raise EvidenceError(
+            f"the run {path.name} could not be sealed: {error}. It stays open: `runbook seal {path.name}` tries again."
+        ) from error
+    return path
+
+
+def _tidy(path: Path) -> None:
+    """Take away what is no part of the record: JupyterLab's checkpoints, and halves of an earlier attempt."""
+    for folder in sorted(path.rglob(".ipynb_checkpoints")):
+        shutil.rmtree(folder)
+    for name in (REPORT, RUN, ENVELOPE):
+        (path / name).unlink(missing_ok=True)
+    linked = [name for name, file in entries(path) if not regular(file)]
+    if linked:
+        raise EvidenceError(
+            f"{path.name} holds links, whose content can change without the folder: {', '.join(linked)}. "
+            "Put the files themselves there, or take the links away."
+        )
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """The SHA-256 of every file that a seal covers, by name."""
+    return {name: sha256(file) for name, file in entries(path) if name not in (MARK, RUN, ENVELOPE)}
+
+
+def summary(run_folder: RunFolder) -> dict[str, Any]:
+    """What is said of a run in its statement: who, where, with what, how it ended, and what was masked."""
+    record, mode = Record.read(run_folder.path), run_folder.about["mode"]
+    notebooks = outcomes.outcomes(record, mode)
+    began = record.last("run-start")
+    who = {name: began[name] for name in WHO} if began else provenance()
+    times = [event["at"] for event in record.events]
+    calls = record.calls()
+    return {
+        "run": run_folder.run_id,
+        "mode": mode,
+        "resumes": run_folder.about.get("resumes"),
+        "verdict": outcomes.verdict(notebooks),
+        "started": times[0] if times else run_folder.about["opened"],
+        "ended": times[-1] if times else None,
+        "sealed": datetime.now(UTC).isoformat(timespec="seconds"),
+        **who,
+        **_where(run_folder, record),
+        **_approval(run_folder.path),
+        "ticket": record.last("ticket").get("ticket"),
+        "lock": _lock(),
+        "parameters": began.get("parameters", {}),
+        "notebooks": notebooks,
+        "calls": {"changing": _sum(calls, True), "looking": _sum(calls, False)},
+        "maskings": record.maskings(),
+    }
+
+
+def _sum(calls: dict[tuple[str, str, bool], int], changing: bool) -> int:
+    return sum(count for (_, _, changes), count in calls.items() if changes is changing)
+
+
+def _where(run_folder: RunFolder, record: Record) -> dict[str, Any]:
+    """Which world and account; None for what the run did not live to learn."""
+    opened, identity = record.last("open"), record.last("identity")
+    return {
+        "environment": run_folder.about["environment"],
+        "world": opened.get("world"),
+        "endpoint": opened.get("endpoint"),
+        "account": opened.get("account"),
+        "caller": identity.get("arn"),
+        "regions": identity.get("regions"),
+    }
+
+
+def _approval(path: Path) -> dict[str, Any]:
+    """The plan that the run had, by its hash."""
+    return {"plan": sha256(path / PLAN) if (path / PLAN).exists() else None}
+
+
+def _lock() -> str | None:
+    """The hash of the list of dependencies; None where the runbook is installed without it."""
+    path = project_root() / "requirements.lock"
+    return sha256(path) if path.exists() else None
+
+
+def find(name: str, outputs: Path) -> Path:
+    """A run's folder by path, id, or the beginning of an id; `EvidenceError` when that is none or several."""
+    given = Path(name).expanduser()
+    if given.is_dir() and (os.sep in name or not (outputs / name).is_dir()):
+        return given
+    fitting = [path for path in sorted(outputs.glob(f"{name}*")) if path.is_dir()] if name else []
+    if len(fitting) != 1:
+        several = f"could be {', '.join(path.name for path in fitting[:5])}" if fitting else "matches no run"
+        raise EvidenceError(f"{name!r} {several}: `runbook runs` lists them.")
+    return fitting[0]
+
+
+def newest_open(outputs: Path) -> Path:
+    """The newest run that is open; `EvidenceError` when every run is sealed."""
+    found = [mark.parent for mark in sorted(outputs.glob(f"*/{MARK}")) if _about(mark)["mode"] != "plan"]
+    if not found:
+        raise EvidenceError("no run is open: `runbook runs` lists the sealed ones.")
+    return found[-1]
+
+
+def _about(mark: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
+    return about

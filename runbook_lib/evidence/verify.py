@@ -1,0 +1,284 @@
+"""Has anybody touched this record since, and does it agree with itself? Offline, with what the folder holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import redaction
+from ..errors import EvidenceError
+from . import approval, cells, keys, outcomes, schemas, signoff
+from .files import ENVELOPE, PLAN, RUN, SIGNATURES, entries, regular, sha256
+from .folder import MARK
+from .record import Notebook, Record, body, latest
+from .seal import RUN_TYPE
+
+State = Literal["intact", "unconfirmed", "unsealed", "broken"]
+EXIT_CODES: dict[State, int] = {"intact": 0, "unconfirmed": 10, "unsealed": 11, "broken": 12}
+SENTENCES: dict[State, str] = {
+    "intact": "INTACT: nothing was touched since it was sealed, by the key you trust.",
+    "unconfirmed": "INTACT, signed by an unconfirmed key: compare the fingerprint with one you got elsewhere, "
+    "and pass it as --signer.",
+    "unsealed": "UNSEALED: nothing proves what this folder held when the run ended.",
+    "broken": "BROKEN: do not rely on this record.",
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found in a run folder."""
+
+    folder: str
+    state: State
+    faults: tuple[str, ...]  # each one is a reason not to rely on the record
+    remarks: tuple[str, ...]  # what an auditor should know of a record that is intact
+    run: dict[str, Any] | None  # the statement's predicate, as far as it could be read
+    signatures: tuple[signoff.Signature, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Of `runbook verify`."""
+        return EXIT_CODES[self.state]
+
+    @property
+    def sentence(self) -> str:
+        """The state in plain words."""
+        return SENTENCES[self.state]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        run = self.run or {}
+        return {
+            "folder": self.folder,
+            "state": self.state,
+            "sentence": self.sentence,
+            "exit_code": self.exit_code,
+            "run": run.get("run"),
+            "verdict": run.get("verdict"),
+            "signer": run.get("signer", {}).get("fingerprint"),
+            "faults": list(self.faults),
+            "remarks": list(self.remarks),
+            "signatures": [
+                {"as": s.role, "name": s.name, "signed": s.signed.isoformat(), "fingerprint": s.fingerprint,
+                 "subject": s.subject, "ticket": s.ticket, "comment": s.comment}
+                for s in self.signatures
+            ],
+        }  # fmt: skip
+
+
+def verify(folder: Path, signer: str | None = None) -> Verification:
+    """Judge a run folder; `signer` is the fingerprint of the key that is trusted."""
+    name = folder.resolve().name
+    if not folder.is_dir():
+        raise EvidenceError(f"there is no run folder {folder}")
+    if not (folder / ENVELOPE).exists() and not (folder / RUN).exists():
+        return Verification(name, "unsealed", (), (), None)
+    if (folder / MARK).exists():
+        why = "it is still marked as open: sealing it did not come to its end"
+        return Verification(name, "unsealed", (why,), (), None)
+    try:
+        statement, fingerprint = _statement(folder)
+    except EvidenceError as error:
+        return Verification(name, "broken", (str(error),), (), None)
+    run = statement["predicate"]
+    signatures, wrong = _signatures(folder)
+    faults = [*_files(folder, statement), *wrong, *_content(folder, run), *_approved(folder, run), *_secrets(folder)]
+    if signer is not None and fingerprint != signer.lower().removeprefix("sha256:"):
+        faults.insert(0, f"it is signed by the key {fingerprint}, not by {signer}")
+    state: State = "broken" if faults else "intact" if signer else "unconfirmed"
+    return Verification(name, state, tuple(faults), tuple(_remarks(run)), run, tuple(signatures))
+
+
+def _statement(folder: Path) -> tuple[dict[str, Any], str]:
+    """The statement, whose signature fits; and the fingerprint of its key."""
+    for name in (RUN, ENVELOPE):
+        if not (folder / name).is_file():
+            raise EvidenceError(f"{name} is missing")
+    try:
+        opened = keys.opened((folder / ENVELOPE).read_bytes())
+    except EvidenceError as error:
+        raise EvidenceError(f"{ENVELOPE}: {error}") from error
+    if opened.payload != (folder / RUN).read_bytes():
+        raise EvidenceError(f"{RUN} is not what was signed: it was edited")
+    statement: dict[str, Any] = json.loads(opened.payload)
+    wrong = schemas.objections("run-v1", statement)
+    if wrong or statement["predicateType"] != RUN_TYPE:
+        raise EvidenceError(f"{RUN} is not a statement of this version: {wrong or statement['predicateType']}")
+    return statement, opened.fingerprint
+
+
+def _files(folder: Path, statement: dict[str, Any]) -> Iterator[str]:
+    """Edited, missing and extra files."""
+    wanted = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
+    found = dict(entries(folder))
+    for name in sorted(wanted.keys() - found.keys()):
+        yield f"{name} is missing"
+    for name, path in found.items():
+        if not regular(path):
+            yield f"{name} is a link or a device, not a file"
+        elif name in wanted:
+            if sha256(path) != wanted[name]:
+                yield f"{name} was edited"
+        elif name not in (RUN, ENVELOPE) and not _late_signature(name):
+            yield f"{name} is extra: it was not there when the run was sealed"
+
+
+def _late_signature(name: str) -> bool:
+    """A sign-off of the sealed run may come later; what it says is judged by itself."""
+    return name.startswith(f"{SIGNATURES}/run.") and name.endswith(".dsse.json") and name.count("/") == 1
+
+
+def _signatures(folder: Path) -> tuple[list[signoff.Signature], list[str]]:
+    """The signatures of people that are right, and sentences about those that are not."""
+    found, wrong = [], []
+    for path in sorted((folder / SIGNATURES).glob("*.dsse.json")):
+        try:
+            one = signoff.read(path)
+        except EvidenceError as error:
+            wrong.append(f"{SIGNATURES}/{error}")
+            continue
+        subject = folder / (RUN if path.name.startswith("run.") else PLAN)
+        if one.subject != subject.name or not subject.is_file() or sha256(subject) != one.digest:
+            wrong.append(f"{SIGNATURES}/{path.name} signs something else than {subject.name}")
+        else:
+            found.append(one)
+    return found, wrong
+
+
+def _content(folder: Path, run: dict[str, Any]) -> list[str]:
+    """Does the record agree with itself: statement, notebooks, sources, events?"""
+    try:
+        record = Record.read(folder)
+    except EvidenceError as error:
+        return [str(error)]
+    said = []
+    now = {entry["name"]: entry for entry in outcomes.outcomes(record, run["mode"])}
+    for entry in run["notebooks"]:
+        found = now.pop(entry["name"], None)
+        if found is None:
+            said.append(f"{entry['name']}: the statement speaks of it, and nothing in the folder does")
+            continue
+        said += [f"{entry['name']}: {RUN} and the folder disagree: {one}" for one in _disagreement(entry, found)]
+        said += [f"{entry['name']}: {one}" for one in _notebook(record, entry, run)]
+    said += [f"{name}: the folder holds it, and {RUN} does not speak of it" for name in now]
+    if run["verdict"] != outcomes.verdict(run["notebooks"]):
+        said.append(f"{RUN} says {run['verdict']!r}, its notebooks {outcomes.verdict(run['notebooks'])!r}")
+    if run["mode"] == "headless" and run["verdict"] == outcomes.PASSED and not record.last("run-end"):
+        said.append("events.jsonl has no end of the run: its last lines are missing")
+    return said
+
+
+def _disagreement(entry: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    for key in entry:
+        if key != "checks" and entry[key] != found.get(key):
+            yield f"{key} is {entry[key]!r}, and was {found.get(key)!r}"
+    written, shown = latest(entry["checks"]), latest(found["checks"])
+    for name in [*written, *(name for name in shown if name not in written)]:
+        if written.get(name) != shown.get(name):
+            said, seen = written.get(name, {}).get("verdict"), shown.get(name, {}).get("verdict")
+            yield f"the check {name!r} is {said}, and in the notebook {seen}"
+
+
+def _notebook(record: Record, entry: dict[str, Any], run: dict[str, Any]) -> list[str]:
+    """What is wrong with one executed notebook."""
+    executed, source = record.executed.get(entry["name"]), record.sources.get(entry["name"])
+    if executed is None and entry["status"] == outcomes.SKIPPED:
+        return _skipped(record, entry["name"])
+    if executed is None:
+        began = entry["status"] not in (outcomes.NOT_RUN, outcomes.KILLED)
+        return ["the executed notebook is missing"] if began else []
+    events = record.checks(entry["name"])
+    said = cells.contradictions(executed)
+    shown = [body(check) for check in executed.checks]
+    if run["mode"] == "interactive":
+        known = {json.dumps(event, sort_keys=True) for event in events}
+        lost = [check["name"] for check in shown if json.dumps(check, sort_keys=True) not in known]
+        return [*said, *(f"no event has the verdict that it shows for {name!r}" for name in lost)]
+    if source is None:
+        said.append("there is no copy of its source")
+    else:
+        said += cells.deviations(source, executed)
+    said += [*cells.disorder(executed), *cells.injected(executed, redaction.masked(run["parameters"]))]
+    if shown != events:
+        said.append(_unlike(shown, events))
+    if entry["status"] != outcomes.KILLED:
+        said += _cell_ends(executed, record.cells(entry["name"]))
+    if entry["status"] == outcomes.PASSED:
+        said += _not_passed(executed)
+    return said
+
+
+def _skipped(record: Record, name: str) -> list[str]:
+    """What is wrong with a notebook of which a resumed run only looked at the end."""
+    looked, events = record.reverified.get(name), record.checks(name)
+    shown = [body(check) for check in looked.checks] if looked else []
+    said = [_unlike(shown, events)] if shown != events else []
+    if looked and (looked.error or looked.unfinished or any(check["verdict"] == "FAIL" for check in shown)):
+        said.append("it is called skipped, and its end did not hold")
+    return [*said, *(cells.contradictions(looked) if looked else [])]
+
+
+def _cell_ends(executed: Notebook, ends: dict[str, str]) -> Iterator[str]:
+    """Cells of which notebook and events say different things."""
+    for cell in executed.cells:
+        if cell.runs and cell.status != ends.get(cell.id):
+            yield f"the cell {cell.id!r} is {cell.status}, and events.jsonl says {ends.get(cell.id)}"
+
+
+def _not_passed(executed: Notebook) -> Iterator[str]:
+    """What a notebook that is called passed must not have."""
+    if executed.error or any(check["verdict"] == "FAIL" for check in executed.checks):
+        yield "it is called passed, and shows a failure"
+    if executed.unfinished:
+        yield f"it is called passed, and these cells never ran: {', '.join(cell.id for cell in executed.unfinished)}"
+    for cell in executed.cells:
+        if cell.runs and cell.status not in (None, "completed"):
+            yield f"it is called passed, and the cell {cell.id!r} is {cell.status}"
+
+
+def _unlike(shown: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
+    one = next((n for n, pair in enumerate(zip(shown, events, strict=False)) if pair[0] != pair[1]), None)
+    if one is None:
+        return f"it shows {len(shown)} checks, events.jsonl has {len(events)}"
+    return (
+        f"it shows {shown[one]['verdict']} for {shown[one]['name']!r}, "
+        f"events.jsonl has {events[one]['verdict']} for {events[one]['name']!r}"
+    )
+
+
+def _approved(folder: Path, run: dict[str, Any]) -> list[str]:
+    """Does the run fit the plan that it was approved by, if it had one?"""
+    path = folder / PLAN
+    if not path.exists():
+        return ["the plan that the run was approved by is missing"] if run["plan"] else []
+    try:
+        plan = approval.read_plan(path)
+        signed = signoff.signatures(folder, "plan.json")
+        at, key = datetime.fromisoformat(run["started"]), run["signer"]["fingerprint"]
+        said = approval.objections(path, signed, operator=run["operator"], key=key, at=at)
+        return [*said, *approval.departures(plan, run)]
+    except EvidenceError as error:
+        return [str(error)]
+
+
+def _secrets(folder: Path) -> Iterator[str]:
+    """Files in which something looks like a secret; which rule, and never the value."""
+    for name, path in entries(folder):
+        if regular(path):
+            rules = redaction.found(path.read_bytes().decode("utf-8", "replace"))
+            yield from (f"{name} holds what looks like a secret: {rule}" for rule in rules)
+
+
+def _remarks(run: dict[str, Any]) -> Iterator[str]:
+    if run["mode"] == "interactive":
+        yield "the work was interactive: a person chose which cells to run, and when"
+    if run["verdict"] != outcomes.PASSED:
+        yield f"the run itself did not pass: {run['verdict']}"
+    for entry in run["notebooks"]:
+        yield from (f"{entry['name']}: {said}" for said in entry.get("deviations", ()))
+    if (run["code"] or {}).get("dirty"):
+        yield "the code had changes that are in no commit"

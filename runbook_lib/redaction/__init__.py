@@ -1,0 +1,148 @@
+"""What must never be written down: secrets are masked before a record or a message is kept.
+
+Values that are known (`register`) are found in all their usual encodings, others by their shape or by the name they
+stand beside. Account ids and ARNs stay, but for what is shared (RUNBOOK_MASK=share).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import SettingsError
+from .encodings import any_of, encodings
+from .patterns import IDENTITIES, MASK, SECRETS, Rule
+
+__all__ = ["KNOWN", "MASK", "forward", "found", "known", "masked", "refuse_secrets", "register", "secret_name"]
+
+KNOWN = "known value"  # the rule of registered values
+SHORTEST = 6  # characters: shorter values would be found everywhere; they are masked beside their names only
+SECRET_NAME = re.compile(r"(?i)(secret|passwo?r?d|passwd|passphrase|token(?!iz)|api_?key|credential|private_?key)")
+NOT_SECRET = re.compile(
+    r"(?i)^(next_?token|continuation_?token|client_?token|idempotency_?token|max_?results|.*(?:_?(?:id|arn|name|file|path)))$"
+)
+REFERENCE = re.compile(r"^(env|secretsmanager|ssm):\S+$|^arn:aws")
+
+_known: set[str] = set()
+_expression: re.Pattern[str] | None = None
+_listeners: list[Callable[[list[str]], None]] = []
+
+
+def register(*values: str | None) -> None:
+    """Mask these values from now on, wherever they stand."""
+    global _expression
+    new = {value for value in values if value and len(value) >= SHORTEST} - _known
+    if new:
+        _known.update(new)
+        _expression = None
+        for tell in _listeners:
+            tell(sorted(new))
+
+
+def forward(tell: Callable[[list[str]], None]) -> None:
+    """Tell somebody else too, in memory, which values are to be masked: those known now, and each new one."""
+    if tell not in _listeners:
+        _listeners.append(tell)
+        if _known:
+            tell(sorted(_known))
+
+
+def known() -> set[str]:
+    """The registered values; the environment's variables whose names say so are among them."""
+    register(*(value for name, value in os.environ.items() if secret_name(name) and not REFERENCE.match(value)))
+    return set(_known)
+
+
+def masked(value: Any, counted: Counter[str] | None = None, *, share: bool | None = None) -> Any:
+    """A copy of JSON-like data with secrets masked; `counted` grows by one for each, by rule.
+
+    `share` masks account ids and ARNs too; None: as RUNBOOK_MASK says.
+    """
+    counts = Counter[str]() if counted is None else counted
+    shared = os.environ.get("RUNBOOK_MASK") == "share" if share is None else share
+    return _masked(value, SECRETS + IDENTITIES if shared else SECRETS, counts)
+
+
+def found(text: str) -> Counter[str]:
+    """Which rules find a secret in a text, and how often."""
+    counted = Counter[str]()
+    _text(text, SECRETS, counted)
+    return counted
+
+
+def refuse_secrets(parameters: dict[str, Any]) -> None:
+    """Raise `SettingsError` for a parameter whose name says that it is a secret, unless it is the name of one."""
+    for name, value in _leaves(parameters):
+        if secret_name(name) and isinstance(value, (str, int)) and not isinstance(value, bool):
+            if REFERENCE.match(str(value)):
+                continue
+            raise SettingsError(
+                f"the parameter {name!r} looks like a secret, and parameters are kept in records. Pass the name of a "
+                f"secret instead: {name}=env:VARIABLE, {name}=secretsmanager:NAME or {name}=ssm:NAME."
+            )
+
+
+def secret_name(name: object) -> bool:
+    """Does a name say that its value is a secret?"""
+    return bool(SECRET_NAME.search(str(name))) and not NOT_SECRET.match(str(name))
+
+
+def _masked(value: Any, rules: tuple[Rule, ...], counts: Counter[str]) -> Any:
+    if isinstance(value, str):
+        return _text(value, rules, counts)
+    if isinstance(value, dict):
+        return {
+            _text(key, rules, counts) if isinstance(key, str) else key: _hidden(item, counts)
+            if secret_name(key)
+            else _masked(item, rules, counts)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_masked(item, rules, counts) for item in value]
+    return value
+
+
+def _hidden(value: Any, counts: Counter[str]) -> Any:
+    """Everything below a secret's name: texts and numbers masked, but for the name of a secret."""
+    if isinstance(value, dict):
+        return {key: _hidden(item, counts) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hidden(item, counts) for item in value]
+    if value is None or isinstance(value, bool) or value in ("", MASK) or REFERENCE.match(str(value)):
+        return value
+    counts["secret beside its name"] += 1
+    return MASK
+
+
+def _text(text: str, rules: tuple[Rule, ...], counts: Counter[str]) -> str:
+    if len(text) < SHORTEST:
+        return text
+    text, hits = _known_values().subn(MASK, text)
+    if hits:
+        counts[KNOWN] += hits
+    lower = text.lower()
+    for rule in rules:
+        if not rule.likely or any(word in lower for word in rule.likely):
+            text = rule.sub(text, lambda name: counts.update((name,)))
+    return text
+
+
+def _known_values() -> re.Pattern[str]:
+    global _expression
+    if _expression is None:
+        values = known()
+        words = {word for value in values for word in encodings(value) if len(word) >= SHORTEST}
+        _expression = any_of(words) if words else re.compile(r"(?!)")
+    return _expression
+
+
+def _leaves(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Every scalar with the name it stands below."""
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in _leaves(item, name if secret_name(name) else str(key))]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in _leaves(item, name)]
+    return [(name, value)]

@@ -1,0 +1,57 @@
+"""In which shapes does a secret come along? Its usual encodings, and one expression that finds any of many."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import urllib.parse
+from collections.abc import Iterable
+
+Trie = dict[str, "Trie"]
+END = ""  # a key of a trie: a word ends here
+
+
+def encodings(value: str) -> set[str]:
+    """A value as it may stand in a text: plain, base64, hexadecimal, URL-quoted, JSON- and HTML-escaped, as repr."""
+    raw = value.encode("utf-8", "surrogateescape")
+    found = {value, value.strip(), raw.hex(), raw.hex().upper(), repr(value)[1:-1], repr(raw)[2:-1]}
+    for offset in range(3):  # base64 depends on how many bytes stand before it
+        core = _core(raw, offset)
+        found |= {core, core.translate(str.maketrans("+/", "-_"))}
+    for quoted in (urllib.parse.quote(raw, safe=""), urllib.parse.quote(raw), urllib.parse.quote_plus(raw)):
+        found |= {quoted, re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), quoted)}
+    for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        found |= {escaped, escaped.replace("/", r"\/"), json.dumps(escaped)[1:-1]}
+    quotes = html.escape(value)
+    found |= {quotes, html.escape(value, quote=False), quotes.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
+    return found
+
+
+def _core(raw: bytes, offset: int) -> str:
+    """The base64 characters that depend on these bytes alone when `offset` others stand before them."""
+    encoded = base64.b64encode(bytes(offset) + raw).decode()
+    return encoded[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6]
+
+
+def any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """An expression that finds the longest of many words; they share their beginnings, so that many cost as few."""
+    root: Trie = {}
+    for word in words:
+        node = root
+        for letter in word:
+            node = node.setdefault(letter, {})
+        node[END] = {}
+    return re.compile(_expression(root))
+
+
+def _expression(node: Trie) -> str:
+    straight = ""
+    while len(node) == 1 and END not in node:
+        ((letter, node),) = node.items()
+        straight += re.escape(letter)
+    branches = [re.escape(letter) + _expression(below) for letter, below in sorted(node.items()) if letter != END]
+    if not branches:
+        return straight
+    return f"{straight}(?:{'|'.join(branches)}){'?' if END in node else ''}"

@@ -1,0 +1,84 @@
+"""Which shapes does a secret have that nobody told us of? One expression a rule; only its group `secret` is masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MASK = "***MASKED***"
+
+_QUOTE = r"(?:\\*[\"']|&quot;|&\#(?:x27|39|34);)"
+_NAMES = (
+    r"(?:aws_?)?secret_?(?:access_?)?key|(?:session|security|access|refresh|auth)_?token|pass_?word|passwd|passphrase"
+    r"|pgpassword|mysql_pwd|api_?key|client_?secret"
+)
+_REFERENCE = r"(?!\*\*\*MASKED|env:|ssm:|secretsmanager:)"  # masked already, or the name of a secret
+_CODE = r"(?![A-Za-z_][\w.]*\s*[(),\]=])"  # an expression of a program: password=self.password)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One shape. `likely` are lower-case texts of which one must occur, so that most texts cost a search."""
+
+    name: str
+    likely: tuple[str, ...]
+    expression: re.Pattern[str]
+
+    def sub(self, text: str, seen: Callable[[str], None]) -> str:
+        """The text with what the rule finds masked; `seen` is told the rule's name each time."""
+
+        def masked(match: re.Match[str]) -> str:
+            seen(self.name)
+            begin, end = (edge - match.start() for edge in match.span("secret"))
+            return match[0][:begin] + MASK + match[0][end:]
+
+        return self.expression.sub(masked, text)
+
+
+SECRETS = (
+    Rule(
+        "private key",
+        ("private key-----",),
+        re.compile(
+            r"(?P<secret>-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))"
+        ),
+    ),
+    Rule("access key id", ("akia", "asia"), re.compile(r"\b(?P<secret>(?:AKIA|ASIA)[A-Z0-9]{16})\b")),
+    Rule(
+        "session token",
+        ("iqojb3jpz2lu", "fwogzxivyxdz", "fqogzxivyxdz"),
+        re.compile(r"(?P<secret>(?:IQoJb3JpZ2lu|FwoGZXIvYXdz|FQoGZXIvYXdz)[A-Za-z0-9+/=_%-]{20,})"),
+    ),
+    Rule("connection string", ("://",), re.compile(r"://(?P<secret>[^/\s:@\"'<>]*:[^/\s@\"'<>]+)(?=@)")),
+    Rule("JSON web token", ("eyj",), re.compile(r"\b(?P<secret>eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)")),
+    Rule(
+        "authorization",
+        ("bearer", "authorization"),
+        re.compile(
+            rf"(?i)(?:authorization{_QUOTE}?\s*[:=]\s*{_QUOTE}?(?=basic|bearer|digest|token|aws4)|(?=bearer\s))"
+            r"(?P<secret>[A-Za-z0-9-]+\s+[^\r\n\"'<\\]{8,})"
+        ),
+    ),
+    Rule(
+        "signed URL",
+        ("signature", "x-amz-security-token"),
+        re.compile(
+            r"(?i)(?:x-amz-(?:signature|security-token)|(?<=[?&;])signature)(?:=|%3D)(?P<secret>(?!\*\*\*MASKED)[^&\s\"'<>]+)"
+        ),
+    ),
+    Rule(
+        "secret beside its name",
+        ("secret", "token", "pass", "pwd", "key"),
+        re.compile(
+            rf"(?i)(?:{_NAMES}){_QUOTE}?(?:\s*(?:[:=]|=>)\s*|(?:>|&gt;))"
+            rf"(?:b?(?P<quote>{_QUOTE}){_REFERENCE}|{_REFERENCE}{_CODE})"
+            r"(?P<secret>(?(quote)(?:(?!(?P=quote))[^\r\n])+|[^\s\"'\\,;<>&)}\]]{6,}))"
+        ),
+    ),
+)  # fmt: skip
+
+IDENTITIES = (  # masked only in what is shared
+    Rule("ARN", ("arn:aws",), re.compile(r"\b(?P<secret>arn:aws[\w-]*:[^\s\"'<>,]+)")),
+    Rule("account id", (), re.compile(r"(?<!\d)(?P<secret>\d{12})(?!\d)")),
+)

@@ -1,0 +1,86 @@
+"""One run at a time changes an environment; looking is always allowed, and whoever dies lets go."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runbook_lib.errors import ChangeRefused
+from runbook_lib.evidence.changer import Changer
+from runbook_lib.evidence.folder import ONLY_LOOKING, RunFolder, changer_path
+from tests.test_journey import execute
+from tests.throwaway import ThrowawayLab
+
+HOLD = """
+import sys
+from pathlib import Path
+from runbook_lib.evidence.changer import Changer
+lock = Changer(Path(sys.argv[1]))
+lock.hold("the-first-run")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that changes the environment."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "lab.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_run_is_refused_and_told_which_is_the_first(holder: object, tmp_path: Path) -> None:
+    with pytest.raises(ChangeRefused, match=r"run the-first-run by .* since .* Looking is allowed"):
+        Changer(tmp_path / "lab.lock").hold("the-second-run")
+
+
+def test_a_dead_holder_lets_go(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    holder.kill()
+    holder.wait()
+    Changer(tmp_path / "lab.lock").hold("the-second-run")
+
+
+def test_kernels_of_one_run_stand_for_one_another(holder: object, tmp_path: Path) -> None:
+    Changer(tmp_path / "lab.lock").hold("the-first-run")
+
+
+def test_another_environment_is_free(holder: object, tmp_path: Path) -> None:
+    Changer(tmp_path / "another.lock").hold("the-second-run")
+
+
+def test_while_another_run_changes_a_run_may_look_and_not_change(lab: ThrowawayLab) -> None:
+    lab.reset("02")
+    other = Changer(changer_path("lab", "123456789012"))
+    other.hold("the-first-run")
+    try:
+        folder = RunFolder.create("lab", "headless")
+        looked, refused = [*execute("00", folder=folder), *execute("02", folder=folder)]
+    finally:
+        other.close()
+    assert looked.ok, looked
+    assert refused.status == "failed"
+    assert "ChangeRefused: Another run is changing this environment: run the-first-run" in refused.error
+    assert [event["allowed"] for event in folder.events.read() if event["kind"] == "guard"] == [False]
+    (free,) = execute("02", folder=folder)
+    assert free.ok, free
+    after = Changer(other.path)
+    after.hold("the run after")  # the runner let go at its end
+    after.close()
+
+
+def test_a_kernel_that_only_looks_changes_nothing(lab: ThrowawayLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.reset("02")
+    monkeypatch.setenv(ONLY_LOOKING, "1")
+    folder = RunFolder.create("lab", "headless")
+    (refused,) = execute("02", folder=folder)
+    assert refused.status == "failed"
+    assert "its postconditions are only looked at" in refused.error
+    calls = [event for event in folder.events.read() if event["kind"] == "aws-call"]
+    assert calls and not any(call["changes"] for call in calls)

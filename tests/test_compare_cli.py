@@ -1,0 +1,94 @@
+"""`runbook compare-tables`: what a person types, what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from runbook_lib.databases import Database
+from runbook_lib.settings import PACKAGE_ROOT
+from tests.servers import in_postgresql, postgresql
+
+SCRIPT = """
+create table orders (id int primary key, total numeric); insert into orders select i, i from generate_series(1, 9) i"""
+Compare = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Database]]:
+    """Two databases; one row of `orders` differs, all of `same` are the same."""
+    with postgresql(tmp_path_factory.mktemp("server")) as server:
+        same = f"{SCRIPT}; create table same as select * from orders; alter table same add primary key (id)"
+        yield [
+            in_postgresql(server, "a", same),
+            in_postgresql(server, "b", f"{same}; update orders set total = 5.0 where id = 5"),
+        ]
+
+
+@pytest.fixture
+def compare(sides: list[Database]) -> Compare:
+    """Runs the command; answers with its exit code, standard output and standard error."""
+
+    def run(*arguments: str, passwords: bool = True) -> tuple[int, str, str]:
+        where = [str(side) for side in sides]
+        secrets = ["--source-password", "env:SECRET", "--target-password", "env:SECRET"] if passwords else []
+        command = [sys.executable, "-m", "runbook_lib.cli", "compare-tables", *where, *arguments, *secrets]
+        environment = {**os.environ, "SECRET": sides[0].password}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE_ROOT, env=environment)
+        assert sides[0].password not in done.stdout + done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_equal_tables_end_with_0(compare: Compare) -> None:
+    code, said, _ = compare("public.same")
+    assert (code, said.splitlines()[0]) == (
+        0, "The rows are the same. 9 rows in 1 table are the same, by md5 of every row's canonical text.",
+    )  # fmt: skip
+
+
+def test_a_difference_ends_with_1_and_is_shown(compare: Compare) -> None:
+    code, said, _ = compare("--pause", "0")
+    assert code == 1
+    assert "public.orders: 1 different. It still held after 3 rounds of looking again." in said
+    assert said.splitlines()[-1].split() == ["id=5", "different", "total", "5", "5.0"]
+
+
+def test_the_result_can_be_had_for_machines(compare: Compare) -> None:
+    code, said, _ = compare("--json", "--rounds", "0", "--exclude", "%same")
+    found = json.loads(said)
+    assert (code, [table["name"] for table in found["tables"]]) == (1, ["public.orders"])
+    assert found["tables"][0]["differences"][0]["target"] == {"id": "5", "total": "5.0"}
+
+
+def test_columns_can_be_left_out(compare: Compare) -> None:
+    assert compare("public.orders", "--column", "public.orders=id")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["public.ordres"], 3, "Did you mean public.orders?"),
+        (["--method", "sha"], 2, "md5 or native"),
+        (["--column", "public.orders"], 2, "write name=value"),
+        (["--rounds", "-1"], 2, "greater than or equal to 0"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    compare: Compare, arguments: list[str], code: int, said: str
+) -> None:
+    found, out, err = compare(*arguments)
+    assert (found, said in out + err) == (code, True), out + err
+
+
+def test_a_password_is_taken_by_name_only(compare: Compare, sides: list[Database]) -> None:
+    code, out, err = compare("--source-password", sides[0].password[:6], passwords=False)
+    assert (code, "by the name of a secret" in " ".join((out + err).split())) == (2, True)
+    code, out, err = compare("public.same", passwords=False)
+    assert (code, "no password supplied" in out + err) == (3, True)

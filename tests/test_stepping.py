@@ -1,0 +1,83 @@
+"""Stepping through a notebook leaves a record too: the order, repetitions, edits, and what was running at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from runbook_lib.evidence.folder import RunFolder
+from runbook_lib.runs.jupyter import working_copy
+from tests.throwaway import ThrowawayLab
+
+
+@pytest.fixture
+def stepped(lab: ThrowawayLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, RunFolder]]:
+    """00 in a kernel without our engine, as JupyterLab has it, and its run."""
+    lab.reset("00")
+    run = RunFolder.create("lab", "interactive")
+    monkeypatch.setenv("RUNBOOK_RUN", str(run.path))
+    notebook = nbformat.read(working_copy(run) / "00_start_here.ipynb", as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:4]
+    yield notebook, run
+
+
+def cells(run: RunFolder) -> list[tuple[Any, ...]]:
+    """Each end of a cell: its id, its number, how it ended, whether it was edited."""
+    return [
+        (event["cell"], event["execution"], event["status"], event["edited"])
+        for event in run.events.read()
+        if event["kind"] == "cell" and event["status"] != "running"
+    ]
+
+
+def test_order_repetition_and_edits_are_in_the_record(stepped: tuple[Any, RunFolder]) -> None:
+    notebook, run = stepped
+    again = nbformat.v4.new_code_cell(notebook.cells[2].source)
+    edited = nbformat.v4.new_code_cell("rb.identity  # edited")
+    failing = nbformat.v4.new_code_cell("print('key AKIAIOSFODNN7EXAMPLE'); 1 / 0")
+    notebook.cells += [again, edited, failing]
+    with pytest.raises(CellExecutionError):
+        NotebookClient(notebook).execute()
+    assert cells(run) == [
+        ("parameters", 1, "unseen", False),  # it ran before the runbook was opened
+        ("open", 2, "completed", False),
+        ("identity", 3, "completed", False),
+        ("check-account", 4, "completed", False),
+        ("identity", 5, "completed", False),
+        (None, 6, "completed", True),
+        (None, 7, "failed", True),
+    ]
+    assert run.about["mode"] == "interactive"
+    assert "AKIA" not in json.dumps(failing.outputs) and "***MASKED***" in json.dumps(failing.outputs)
+
+
+def test_a_kernel_that_is_killed_leaves_its_cell_as_running(stepped: tuple[Any, RunFolder]) -> None:
+    notebook, run = stepped
+    notebook.cells.insert(2, nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)"))
+    with pytest.raises(DeadKernelError):
+        NotebookClient(notebook).execute()
+    last = [event for event in run.events.read() if event["kind"] == "cell"][-1]
+    assert (last["status"], last["execution"]) == ("running", 3)
+
+
+def test_the_runbook_opened_twice_records_each_cell_once(stepped: tuple[Any, RunFolder]) -> None:
+    notebook, run = stepped
+    notebook.cells = [*notebook.cells[:3], nbformat.v4.new_code_cell(notebook.cells[1].source), notebook.cells[3]]
+    NotebookClient(notebook).execute()
+    assert [end[:2] for end in cells(run)] == [
+        ("parameters", 1), ("open", 2), ("identity", 3), ("open", 4), ("check-account", 5)
+    ]  # fmt: skip
+
+
+def test_the_working_copy_is_the_original_without_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNBOOK_OUTPUTS", str(tmp_path))
+    run = RunFolder.create("lab", "interactive")
+    notebook = nbformat.read(working_copy(run) / "00_start_here.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
