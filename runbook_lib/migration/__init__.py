@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..aws import dms_roles
 from ..aws.client import Session
-from ..aws.dms import Connection, Dms, DmsTask, Endpoint
+from ..aws.dms import Dms, DmsTask, Endpoint
 from ..aws.watch import CloudWatch, Logs, Metric
 from ..databases import Database
-from ..display import Progress, Shown, Table, plural
+from ..display import Progress, plural
 from ..errors import DatabaseError, WaitTimedOut
 from ..tables import Comparison, Options, compare, objects, pairs
 from ..tables import sequences as sequence_side
 from ..waiting import wait_until
-from . import logs
+from . import control, heartbeat, logs
 from . import source as source_side
 from .capacity import INSTANCE_METRICS, MB, ApplyMode, Capacity
+from .connections import Connections
 from .lag import LATENCIES, WAITING, Lag
 from .phase import Phase
 from .statistics import Applied, Loaded, Validation
@@ -50,41 +50,6 @@ class Wishes(Protocol):
     patience_seconds: float
     least_storage_gb: float
     least_memory_mb: float
-
-
-@dataclass(frozen=True, repr=False)
-class Connections(Shown):
-    """Both endpoints, as the replication instance reached them just now."""
-
-    source: Endpoint
-    target: Endpoint
-    tests: tuple[Connection, ...]
-
-    @property
-    def ok(self) -> bool:
-        """A finding: both were reached."""
-        return len(self.tests) == 2 and all(test.status == "successful" for test in self.tests)
-
-    @property
-    def reason(self) -> str:
-        """Which was not, and why."""
-        failed = [
-            f"{test.endpoint}: {test.failure or test.status}" for test in self.tests if test.status != "successful"
-        ]
-        both = f"{self.source.name} and {self.target.name} were reached from the replication instance"
-        return "; ".join(failed) or both
-
-    def headline(self) -> str:
-        """The verdict."""
-        return f"{self.reason[0].upper()}{self.reason[1:]}."
-
-    def tables(self) -> list[Table]:
-        """Each endpoint."""
-        rows = [
-            (end.name, end.engine, end.database, end.user, test.status)
-            for end, test in zip((self.source, self.target), self.tests, strict=True)
-        ]
-        return [Table(("Endpoint", "Engine", "Database", "User", "Connection"), rows)]
 
 
 class DatabaseMigration:
@@ -206,16 +171,11 @@ class DatabaseMigration:
         return Applied(tuple(self._dms.statistics(task)), first, len(found))
 
     def _exceptions(self, task: DmsTask) -> list[tuple[Any, ...]]:
-        """What DMS could not apply: owner, table and error of each change, newest first."""
-        names = ", ".join(self._name(name) for name in ("TABLE_OWNER", "TABLE_NAME", "ERROR"))
-        where = f"from {self._control('apply_exceptions')} where {self._name('TASK_NAME')} = %s"
-        return self._control_rows(f"select {names} {where} order by {self._name('ERROR_TIME')} desc", task)
+        return control.exceptions(self.target, task.resource_id)
 
     def validation(self) -> Validation:
         """DMS's own validation, when nothing is pending any more."""
         task = self.task()
-        names = ", ".join(self._name(name) for name in ("TABLE_OWNER", "TABLE_NAME", "KEY", "FAILURE_TYPE"))
-        where = f"from {self._control('validation_failures_v1')} where {self._name('TASK_NAME')} = %s"
         seen = self._wait(
             lambda: Validation(tuple(self._dms.statistics(task)), ()),
             lambda validation: validation.settled,
@@ -223,25 +183,8 @@ class DatabaseMigration:
         )
         if seen.ok:
             return seen
-        failures = self._control_rows(f"select {names} {where} order by {self._name('FAILURE_TIME')} desc", task)
+        failures = control.failures(self.target, task.resource_id)
         return replace(seen, failures=tuple((f"{o}.{t}", str(key), str(kind)) for o, t, key, kind in failures[:10]))
-
-    def _control(self, table: str) -> str:
-        """A control table: schema public on PostgreSQL, awsdms_control on MySQL (DMS user guide, control tables)."""
-        return f"{'public' if self.target.engine == 'postgresql' else 'awsdms_control'}.awsdms_{table}"
-
-    def _name(self, column: str) -> str:
-        """A column of a control table; some are reserved words."""
-        return f'"{column}"' if self.target.engine == "postgresql" else f"`{column}`"
-
-    def _control_rows(self, sql: str, task: DmsTask) -> list[tuple[Any, ...]]:
-        """Rows of a control table; none while DMS has not made it."""
-        try:
-            return source_side.rows(self.target, sql, (task.resource_id,))
-        except DatabaseError as error:
-            if "does not exist" in str(error) or "doesn't exist" in str(error):
-                return []
-            raise
 
     # the rows, and what is around them
 
@@ -322,31 +265,17 @@ class DatabaseMigration:
         return self._wishes.heartbeat_table is not None
 
     def _beat(self) -> float | None:
-        """Write a row at the source and wait for it on the target: seconds, or None when it did not arrive.
-
-        The table has the columns id (primary key), beat (a time) and token (text), and is in the task's mapping.
-        """
+        """Seconds that a heartbeat took; None when it did not arrive, or none is wanted."""
         table = self._wishes.heartbeat_table
         if table is None:
             return None
         self._allow_change()
-        token = uuid.uuid4().hex
-        with self.source.session(read_only=False) as connection, connection.cursor() as cursor:
-            statement = f"update {table} set beat = current_timestamp, token = %s where id = 1"
-            cursor.execute(statement, (token,))
-            if cursor.rowcount == 0:
-                statement = f"insert into {table} (id, beat, token) values (1, current_timestamp, %s)"
-                cursor.execute(statement, (token,))
-        self._session.record("sql", database=str(self.source), statement=statement, changes=True)
-        began = self._clock()
-        with self.target.session() as connection, connection.cursor() as cursor:
-
-            def arrived() -> bool:
-                cursor.execute(f"select 1 from {table} where id = 1 and token = %s", (token,))
-                return cursor.fetchone() is not None
-
-            found = self._wait(arrived, bool, timeout=self._wishes.patience_seconds, first=0.005, longest=1.0)
-        return self._clock() - began if found else None
+        source = str(self.source)
+        return heartbeat.beat(
+            self.source, self.target, table, timeout=self._wishes.patience_seconds,
+            record=lambda sql: self._session.record("sql", database=source, statement=sql, changes=True),
+            clock=self._clock, sleep=self._sleep,
+        )  # fmt: skip
 
     def _metrics(self, task: DmsTask, names: tuple[str, ...]) -> tuple[Metric, ...]:
         """Datapoints of the task, under the dimensions that DMS really publishes."""
