@@ -18,7 +18,7 @@ from runbook_lib.checks import Finding
 from runbook_lib.databases import Database
 from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import postgres, processes
-from runbook_lib.tables import ranges
+from runbook_lib.tables import finding, ranges
 from runbook_lib.tables.model import Progress
 from tests.servers import in_postgresql, postgresql
 
@@ -75,7 +75,7 @@ def test_each_kind_of_difference_is_told_with_its_values(make: Make) -> None:
         update shop.orders set total = 7, note = 'x' where id = 500;
         delete from shop.orders where id in (3, 1000);
         insert into shop.orders values (-1, 'Extra', null, null);""")  # fmt: skip
-    (table,) = compare(sides).tables_
+    (table,) = compare(sides).compared
     assert (table.different, table.missing, table.extra) == (1, 2, 1)
     assert [(found.kind, found.key["id"]) for found in table.differences] == [
         ("extra on target", "-1"), ("missing on target", "3"), ("different", "500"), ("missing on target", "1000"),
@@ -90,7 +90,7 @@ def test_each_kind_of_difference_is_told_with_its_values(make: Make) -> None:
 
 def test_counts_are_exact_and_only_a_sample_has_values(make: Make) -> None:
     sides = make(ORDERS.format(5000), then="update shop.orders set note = 'other' where id % 2 = 1")
-    (table,) = compare(sides, options=replace(QUICK, sample=3)).tables_
+    (table,) = compare(sides, options=replace(QUICK, sample=3)).compared
     assert (table.different, [found.key["id"] for found in table.differences]) == (2500, ["1", "3", "5"])
 
 
@@ -106,14 +106,14 @@ def test_one_empty_table_beside_others_is_ok_only_where_that_is_expected(make: M
     found = compare(sides)
     assert (found.ok, found.reason) == (False, "shop.idle: empty on both sides.")
     found = compare(sides, options=replace(QUICK, empty=("shop.idle",)))
-    assert (found.ok, found.tables_[0].verdict) == (True, "empty on both sides")
+    assert (found.ok, found.compared[0].verdict) == (True, "empty on both sides")
 
 
 def test_a_table_on_one_side_only_is_told_not_skipped(make: Make) -> None:
     extra = "create table shop.{} (id int primary key);"
     script = ORDERS.format(10)
     found = compare(make(script + extra.format("old"), script + extra.format("new")))
-    assert [(table.name, table.verdict) for table in found.tables_] == [
+    assert [(table.name, table.verdict) for table in found.compared] == [
         ("shop.new", "not on the source"), ("shop.old", "not on the target"), ("shop.orders", "the same"),
     ]  # fmt: skip
     assert not found.ok
@@ -121,7 +121,7 @@ def test_a_table_on_one_side_only_is_told_not_skipped(make: Make) -> None:
 
 def test_a_column_on_one_side_only_is_told_and_the_others_are_compared(make: Make) -> None:
     sides = make(ORDERS.format(10), then="alter table shop.orders drop column note, add column loaded int")
-    (table,) = compare(sides).tables_
+    (table,) = compare(sides).compared
     assert table.verdict == "columns differ: note only on the source; loaded only on the target"
     assert (table.ok, table.differing, table.source_rows) == (False, 0, 10)
     assert compare(sides, columns={"shop.orders": ["customer", "total"]}).ok
@@ -143,7 +143,7 @@ def test_tables_and_columns_may_have_other_names(make: Make) -> None:
     renamed = {"shop.orders": "app.sales", "shop.orders.id": "number", "shop.orders.total": "amount"}
     assert compare(sides, renamed=renamed).ok
     run(sides[1], "update app.sales set amount = 0 where number = 5")
-    (table,) = compare(sides, renamed=renamed).tables_
+    (table,) = compare(sides, renamed=renamed).compared
     assert [(found.key, found.columns) for found in table.differences] == [({"id": "5"}, ("total",))]
 
 
@@ -151,7 +151,7 @@ def test_a_table_without_key_is_compared_with_how_often_each_row_is_there(make: 
     log = "create schema shop; create table shop.log (at int, what text); insert into shop.log select i % 5, 'x' from "
     sides = make(log + "generate_series(1, 50) i;", then="delete from shop.log where ctid in (select min(ctid) from "
                  "shop.log where at = 3); insert into shop.log values (4, 'x'), (4, 'x'), (9, null)")  # fmt: skip
-    (table,) = compare(sides).tables_
+    (table,) = compare(sides).compared
     assert (table.missing, table.extra, table.different, table.keyed) == (1, 3, 0, False)
     assert {(found.kind, found.times) for found in table.differences} == {
         ("missing on target", 1), ("extra on target", 2), ("extra on target", 1),
@@ -162,13 +162,13 @@ def test_equal_rows_do_not_cancel_out(make: Make) -> None:
     log = "create schema shop; create table shop.log (what text); insert into shop.log values "
     for method in ("md5", "native"):
         found = compare(make(log + "('a'), ('a')", log + "('b'), ('b')"), options=replace(QUICK, method=method))
-        assert (found.tables_[0].missing, found.tables_[0].extra) == (2, 2)
+        assert (found.compared[0].missing, found.compared[0].extra) == (2, 2)
 
 
 def test_a_row_that_is_there_twice_on_a_target_without_its_key_is_extra(make: Make) -> None:
     sides = make(ORDERS.format(50), then="alter table shop.orders drop constraint orders_pkey; insert into shop.orders "
                  "select * from shop.orders where id = 7")  # fmt: skip
-    (table,) = compare(sides).tables_
+    (table,) = compare(sides).compared
     assert (table.extra, table.missing, table.different) == (1, 0, 0)
 
 
@@ -180,7 +180,7 @@ def test_partitions_are_compared_with_their_table(make: Make) -> None:
     rows = ORDERS[ORDERS.index("insert") :]
     sides = make(ORDERS.format(1000), parted + rows.format(1000), "delete from shop.high where id = 700")
     found = compare(sides)
-    assert [(table.name, table.missing) for table in found.tables_] == [("shop.orders", 1)]
+    assert [(table.name, table.missing) for table in found.compared] == [("shop.orders", 1)]
 
 
 def test_names_with_odd_characters_are_quoted(make: Make) -> None:
@@ -268,8 +268,8 @@ def test_what_still_differs_after_the_rounds_is_reported(make: Make) -> None:
         run(sides[1], f"update shop.orders set note = null where id = {len(settled)} and id % 2 = 1")
 
     found = compare(sides, options=tables.Options(rounds=3, settle=settle))
-    assert (found.tables_[0].different, len(settled)) == (1, 3)
-    assert found.tables_[0].differences[0].key == {"id": "2"}
+    assert (found.compared[0].different, len(settled)) == (1, 3)
+    assert found.compared[0].differences[0].key == {"id": "2"}
     assert "It still held after 3 rounds of looking again." in found.reason
 
 
@@ -296,7 +296,7 @@ def test_an_interrupted_comparison_goes_on_from_the_ranges_it_finished(make: Mak
     done = told[-1].rows
     told.clear()
     found = tables.compare(*sides, pairs, options, told.append)
-    assert (found.tables_[0].missing, found.tables_[0].source_rows, found.moments) == (1, 3000, 2)
+    assert (found.compared[0].missing, found.compared[0].source_rows, found.moments) == (1, 3000, 2)
     assert told[0].rows == done
     assert "Read in 2 parts, each of another moment." in found.headline()
     assert not (tmp_path / "done.jsonl").exists()
@@ -338,7 +338,7 @@ def test_gentle_takes_one_session_and_finds_the_same(make: Make) -> None:
             sessions.add(session.execute(sql, (sides[0].name,)).fetchone()[0])
 
     found = tables.compare(*sides, tables.pairs(*sides, ["shop.%"]), replace(QUICK, gentle=True), count)
-    assert (found.tables_[0].missing, sessions) == (1, {1})
+    assert (found.compared[0].missing, sessions) == (1, {1})
 
 
 def test_the_source_writes_no_temporary_file_and_nothing_else(server: postgres.Server, make: Make) -> None:
@@ -346,7 +346,7 @@ def test_the_source_writes_no_temporary_file_and_nothing_else(server: postgres.S
     written = "select temp_bytes, tup_inserted, tup_updated, tup_deleted from pg_stat_database where datname = %s"
     with server.connect("postgres") as session:
         before = session.execute(written, (sides[0].name,)).fetchone()
-        assert compare(sides).tables_[0].different == 150
+        assert compare(sides).compared[0].different == 150
         assert session.execute(written, (sides[0].name,)).fetchone() == before
 
 
@@ -364,6 +364,55 @@ def test_a_table_that_may_not_be_read_is_an_error(server: postgres.Server, make:
         compare((reader, sides[1]))
 
 
+def test_a_policy_that_hides_rows_is_an_error_and_not_a_smaller_table(make: Make) -> None:
+    sides = make(ORDERS.format(10), then="alter table shop.orders enable row level security")
+    run(sides[1], "do $$ begin create role hidden login password 'hidden'; exception when others then end $$")
+    run(sides[1], "grant usage on schema shop to hidden; grant select on shop.orders to hidden")
+    with pytest.raises(DatabaseError, match="row-level security policy"):
+        compare((sides[0], replace(sides[1], user="hidden", password="hidden")))
+
+
+def test_the_encoding_of_a_server_does_not_matter(server: postgres.Server, make: Make) -> None:
+    (source, _), name = make(ORDERS.format(100)), f"latin{next(numbers)}"
+    with server.connect("postgres") as session:
+        session.execute(f"create database {name} encoding latin1 locale 'C' template template0")
+    with server.connect(name) as session:
+        session.execute(ORDERS.format(100))
+    latin = replace(source, name=name)
+    assert compare((source, latin)).ok
+    assert compare((latin, latin), options=replace(QUICK, method="native")).ok
+    with pytest.raises(DatabaseError, match=r"PostgreSQL 14 or newer, of the same major version and encoding"):
+        compare((source, latin), options=replace(QUICK, method="native"))
+    run(latin, "update shop.orders set customer = 'Muller 7' where id = 7")
+    (difference,) = compare((source, latin)).compared[0].differences
+    assert difference.source is not None and difference.source["customer"] == "Müller 7"
+
+
+def test_text_keys_in_another_order_than_by_bytes_are_compared(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "GRAIN", 50)
+    script = """create schema shop; create collation shop.own (provider = libc, locale = 'C');
+        create table shop.words (word text collate shop.own primary key, n int);
+        insert into shop.words
+        select chr(65 + i % 26) || chr(97 + i % 7) || 'é' || i, i from generate_series(1, 999) i;"""
+    sides = make(script, then="delete from shop.words where n = 500; update shop.words set n = 0 where n = 600")
+    (pair,) = tables.pairs(*sides, ["shop.words"])
+    assert pair.source is not None and not pair.source.key[0].column.bytewise
+    (table,) = tables.compare(*sides, [pair], QUICK).compared
+    assert (table.missing, table.different, table.source_rows) == (1, 1, 999)
+
+
+def test_more_differences_than_are_remembered_are_counted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "KEPT", 100)
+    sides = make(ORDERS.format(1000), then="update shop.orders set note = 'other' where id % 2 = 1")
+    (table,) = compare(sides, options=tables.Options(rounds=1, pause=0)).compared
+    assert (table.different, table.rechecked) == (500, False)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="cannot be written"):
+        compare(make(ORDERS.format(10)), options=replace(QUICK, checkpoint=tmp_path / "nowhere" / "done.jsonl"))
+
+
 def test_a_standby_can_be_read_instead(tmp_path: Path) -> None:
     script = ORDERS.format(1000)
     with postgresql(tmp_path / "primary") as primary:
@@ -373,7 +422,7 @@ def test_a_standby_can_be_read_instead(tmp_path: Path) -> None:
             replica = replace(source, port=standby.port)
             with replica.session() as session:
                 assert session.execute("select pg_is_in_recovery()").fetchone() == (True,)
-            (table,) = compare((replica, target), options=replace(QUICK, workers=3)).tables_
+            (table,) = compare((replica, target), options=replace(QUICK, workers=3)).compared
     assert (table.missing, table.source_rows) == (1, 1000)
 
 

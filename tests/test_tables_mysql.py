@@ -167,7 +167,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server
 def compared(source: Database, target: Database) -> dict[str, TableResult]:
     """Every table of the source's schema."""
     found = tables.compare(source, target, tables.pairs(source, target, [f"{source.name}.%"]), QUICK)
-    return {table.name: table for table in found.tables_}
+    return {table.name: table for table in found.compared}
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def within(maria: mariadb.Server) -> dict[str, TableResult]:
     source, target = in_mariadb(maria, "shop_a", here), in_mariadb(maria, "shop_b", there)
     renamed = {f"shop_a.{name}{n}": f"shop_b.{name}{n}" for name in "tns" for n in range(len(UNLIKE))}
     found = tables.compare(source, target, tables.pairs(source, target, ["shop_a.%"], renamed=renamed), QUICK)
-    return {table.name: table for table in found.tables_}
+    return {table.name: table for table in found.compared}
 
 
 def rows(count: int) -> list[tuple[int, str]]:
@@ -289,7 +289,7 @@ def test_exactly_the_rows_that_differ_are_found_in_every_kind_of_key(
     assert shown == {plain[n][1] for n in (0, 511, 77, 999)} | {"extra"}
     again = compared(source, source)[f"{name}.t"]
     assert again.ok and again.source_rows == 1000
-    back = tables.compare(target, source, tables.pairs(target, source, [f"{name}.t"]), QUICK).tables_[0]
+    back = tables.compare(target, source, tables.pairs(target, source, [f"{name}.t"]), QUICK).compared[0]
     assert (back.missing, back.extra) == (found.extra, found.missing)
 
 

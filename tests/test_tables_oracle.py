@@ -127,7 +127,7 @@ def test_it_finds_what_the_naive_one_finds(
         for session, side in zip(sessions, rows, strict=True):
             load(session, table, side)
         options = tables.Options(method=method, rounds=rounds, pause=0, sample=1000)
-        (found,) = tables.compare(*sides, pairs, options).tables_
+        (found,) = tables.compare(*sides, pairs, options).compared
         assert (found.different, found.missing, found.extra) == naive(*rows, width)
         assert (found.source_rows, found.target_rows) == (len(rows[0]), len(rows[1]))
         assert sum(difference.times for difference in found.differences) == found.differing

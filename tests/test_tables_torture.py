@@ -141,7 +141,7 @@ def compared(request: pytest.FixtureRequest, sides: tuple[Database, Database]) -
     found = tables.compare(
         *sides, tables.pairs(*sides, ["shop.%"]), tables.Options(method=request.param, rounds=1, pause=0)
     )
-    return {table.name: table for table in found.tables_}
+    return {table.name: table for table in found.compared}
 
 
 @pytest.mark.parametrize("what", UNLIKE)
@@ -187,5 +187,5 @@ def test_a_value_does_not_leak_into_its_neighbour(
     source, target = (in_postgresql(server, f"leak{next(numbers)}", table.format(*values)) for values in (one, other))
     options = tables.Options(method=method, rounds=0)
     found = tables.compare(source, target, tables.pairs(source, target, ["public.t"]), options)
-    assert (found.ok, found.tables_[0].different) == (False, 1)
+    assert (found.ok, found.compared[0].different) == (False, 1)
     assert tables.compare(source, source, tables.pairs(source, source, ["public.t"]), options).ok

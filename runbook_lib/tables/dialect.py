@@ -87,8 +87,8 @@ class Dialect(Protocol):
         key it is the row's own md5 modulo `modulus`. Both engines put a key into the same bucket.
         """
 
-    def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int] | None) -> Statement:
-        """Rows of (key, md5, count) in these buckets, in all when None; without key: (), md5 and how many are equal."""
+    def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]) -> Statement:
+        """Rows of (key, md5, count) in these buckets; without key: (), md5 and how many are equal."""
 
     def lookup(self, view: View, common: Common, keys: Sequence[Key], values: bool) -> Statement:
         """Rows of (key, md5, values) with these keys, `values` empty unless asked for.

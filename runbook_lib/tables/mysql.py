@@ -84,12 +84,11 @@ class MySQL:
         sql = f"select {bucket}, count(*), {_fold(view, common)} from {_name(view)} t{where} group by 1"
         return Statement(sql, parameters, lambda row: (int(row[0]), row[1], _folded(view, row[2:])))
 
-    def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int] | None) -> Statement:
+    def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]) -> Statement:
         """Rows of (key, md5, count)."""
         where, parameters = _within(view, span)
-        if buckets is not None:
-            where += f"{' and' if where else ' where'} {_bucket(view, span, common, modulus)} in %s"
-            parameters += (list(buckets),)
+        where += f"{' and' if where else ' where'} {_bucket(view, span, common, modulus)} in %s"
+        parameters += (list(buckets),)
         count = len(view.key)
         keys = "".join(f"{_cast(part, common)}, " for part in view.key)
         if portable.by_client(view, common):

@@ -104,13 +104,12 @@ class PostgreSQL:
         sql = f"select b, count(*), {folded} from ({rows}) s group by 1"
         return Statement(sql, parameters, lambda row: (row[0], row[1], _folded(row[2:], common)))
 
-    def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int] | None) -> Statement:
+    def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]) -> Statement:
         """Rows of (key, md5, count)."""
         where, parameters = _within(view, span)
-        if buckets is not None:
-            chosen, numbers = _inside(view, span, common, modulus, buckets)
-            where += f"{' and' if where else ' where'} {chosen}"
-            parameters += numbers
+        chosen, numbers = _inside(view, span, common, modulus, buckets)
+        where += f"{' and' if where else ' where'} {chosen}"
+        parameters += numbers
         keys = "".join(f"{_cast(part, common)}, " for part in view.key)
         if portable.by_client(view, common):
             values = ", ".join(_cast(part, common) for part in view.fields)

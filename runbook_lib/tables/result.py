@@ -75,7 +75,7 @@ class TableResult:
 class Comparison(Shown):
     """Every table that was compared. Nothing compared is not the same."""
 
-    tables_: tuple[TableResult, ...]
+    compared: tuple[TableResult, ...]
     method: str
     rounds: int = 0  # in which differing rows were looked at again
     moments: int = 1  # snapshots of each side: more than one when it was continued from a checkpoint
@@ -83,24 +83,24 @@ class Comparison(Shown):
     @property
     def ok(self) -> bool:
         """Whether there are rows and all are the same."""
-        return self.rows > 0 and all(table.ok for table in self.tables_)
+        return self.rows > 0 and all(table.ok for table in self.compared)
 
     @property
     def rows(self) -> int:
         """Rows of the source that were compared."""
-        return sum(table.source_rows for table in self.tables_)
+        return sum(table.source_rows for table in self.compared)
 
     @property
     def reason(self) -> str:
         """What was found, in a sentence."""
         how = EVIDENCE[self.method]
-        if not self.tables_:
+        if not self.compared:
             return "No table was compared."
-        bad = [table for table in self.tables_ if not table.ok]
+        bad = [table for table in self.compared if not table.ok]
         if not bad and self.rows:
-            return f"{plural(self.rows, 'row')} in {plural(len(self.tables_), 'table')} are the same, {how}."
+            return f"{plural(self.rows, 'row')} in {plural(len(self.compared), 'table')} are the same, {how}."
         if not self.rows and not any(table.differing or table.problem for table in bad):
-            return f"Not one row was compared: {plural(len(self.tables_), 'table')}, all empty on both sides."
+            return f"Not one row was compared: {plural(len(self.compared), 'table')}, all empty on both sides."
         again = f" It still held after {plural(self.rounds, 'round')} of looking again." if self.rounds else ""
         rest = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         return "; ".join(table.reason for table in bad[:3]) + rest + "." + again
@@ -118,9 +118,9 @@ class Comparison(Shown):
                 table.name, f"{table.source_rows:,}", f"{table.target_rows:,}", f"{table.different:,}",
                 f"{table.missing:,}", f"{table.extra:,}", table.verdict,
             )
-            for table in self.tables_
+            for table in self.compared
         ]  # fmt: skip
-        return [Table(columns, rows, limit=len(rows)), *(_details(t) for t in self.tables_ if t.differences)]
+        return [Table(columns, rows, limit=len(rows)), *(_details(t) for t in self.compared if t.differences)]
 
     def body(self) -> dict[str, Any]:
         """The same for machines."""
@@ -137,7 +137,7 @@ class Comparison(Shown):
                         for d in table.differences
                     ],
                 }
-                for table in self.tables_
+                for table in self.compared
             ],
         }  # fmt: skip
 

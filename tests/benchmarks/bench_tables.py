@@ -64,7 +64,7 @@ from runbook_lib import tables
 from runbook_lib.databases import Database
 sides = [Database("postgresql", *json.loads(text)) for text in sys.argv[2:]]
 pairs = tables.pairs(*sides, ["public.t"])
-print(tables.compare(*sides, pairs, tables.Options(method=sys.argv[1], rounds=0)).tables_[0].differing)
+print(tables.compare(*sides, pairs, tables.Options(method=sys.argv[1], rounds=0)).compared[0].differing)
 """
 # Not of rusage: that begins with what the process was before exec.
 RESIDENT_OF_CHILD = """
