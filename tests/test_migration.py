@@ -53,6 +53,8 @@ def test_a_task_that_applies_changes_as_they_come_is_where_it_should_be() -> Non
         ({"status": "ready"}, "not started"),
         ({"status": "stopped", "stop_reason": "Stop Reason NORMAL"}, "stopped"),
         ({"status": "failed", "failure": "no route to host"}, "failed"),
+        ({"status": "starting"}, "ongoing replication"),
+        ({"status": "modifying"}, "ongoing replication"),
         ({"loading": 1}, "full load"),
         ({"load_finished": None}, "full load"),
     ],
@@ -106,6 +108,11 @@ def test_a_change_that_was_not_applied_or_went_wrong_is_found() -> None:
     assert not gap.ok and "captured 2 / 1 / 0, applied 2 / 0 / 1" in gap.reason
     lost = Applied((TABLE,), (("shop.orders", "duplicate key"),), 1)
     assert not lost.ok and "duplicate key" in lost.reason
+
+
+def test_a_table_of_exceptions_that_cannot_be_found_is_not_an_empty_one() -> None:
+    unknown = Applied((TABLE,), (), 0, on_record=False)
+    assert not unknown.ok and "no awsdms_apply_exceptions" in unknown.reason
 
 
 def test_no_change_at_all_proves_nothing() -> None:
@@ -188,6 +195,12 @@ def test_what_was_dealt_with_is_not_judged_again() -> None:
     lines = [LogLine(NOW, "[TASK ]E: an old error"), LogLine(NOW + timedelta(minutes=5), "[TASK ]I: well again")]
     assert not logs.read("g", lines, NOW).ok
     assert logs.read("g", lines, NOW + timedelta(minutes=1)).ok
+
+
+def test_a_log_that_was_not_read_to_its_end_is_not_a_good_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LIMIT", 2)
+    cut = reading("[TASK ]I: one", "[TASK ]I: two", "[TASK ]E: three")
+    assert not cut.ok and "set logs_since" in cut.reason
 
 
 def test_a_log_without_lines_or_not_enabled_is_not_a_good_log() -> None:

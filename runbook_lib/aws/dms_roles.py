@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
+
+import boto3
 
 from ..display import Shown, Table
 from ..errors import AwsError
@@ -88,7 +91,7 @@ def create(session: Session, region: str, found: Roles) -> Roles:
         elif not role.trusts_dms:
             client.change("update_assume_role_policy", RoleName=role.name, PolicyDocument=json.dumps(_trust()))
         if not role.has_policy:
-            client.change("attach_role_policy", RoleName=role.name, PolicyArn=_policy_arn(role.policy))
+            client.change("attach_role_policy", RoleName=role.name, PolicyArn=_policy_arn(region, role.policy))
         changed.append(role.name)
     return Roles(look(session, region).roles, tuple(changed))
 
@@ -102,7 +105,9 @@ def _role(session: Session, region: str, name: str, policy: str) -> Role:
             return Role(name, policy, exists=False)
         raise
     attached = client.pages("list_attached_role_policies", "AttachedPolicies", RoleName=name)
-    has_policy = any(item["PolicyName"] == policy for item in attached)
+    has_policy = any(
+        re.fullmatch(rf"arn:[\w-]+:iam::aws:policy/service-role/{policy}", item["PolicyArn"]) for item in attached
+    )
     return Role(name, policy, True, _trusts(document), has_policy)
 
 
@@ -110,7 +115,8 @@ def _trusts(document: dict[str, Any]) -> bool:
     """Whether some statement lets DMS assume the role."""
     statements = document.get("Statement", [])
     for statement in [statements] if isinstance(statements, dict) else statements:
-        services = statement.get("Principal", {}).get("Service", [])
+        principal = statement.get("Principal")
+        services = principal.get("Service", []) if isinstance(principal, dict) else []  # "*" trusts everybody, not DMS
         actions = statement.get("Action", [])
         named = PRINCIPAL in ([services] if isinstance(services, str) else services)
         allowed = "sts:AssumeRole" in ([actions] if isinstance(actions, str) else actions)
@@ -124,5 +130,7 @@ def _trust() -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _policy_arn(policy: str) -> str:
-    return f"arn:aws:iam::aws:policy/service-role/{policy}"
+def _policy_arn(region: str, policy: str) -> str:
+    """The ARN of an AWS managed policy in the region's partition: aws, aws-cn, aws-us-gov."""
+    partition = boto3.Session().get_partition_for_region(region)
+    return f"arn:{partition}:iam::aws:policy/service-role/{policy}"

@@ -36,6 +36,8 @@ def resolve(session: Session, region: str, reference: str) -> Secret:
         return _parsed(os.environ[name], reference)
     if kind == "secretsmanager":
         answer = session.client("secretsmanager", region).look("get_secret_value", SecretId=name)
+        if "SecretString" not in answer:
+            raise SettingsError(f"{reference} is a binary secret: a password, or RDS's JSON, is needed as text.")
         return _parsed(answer["SecretString"], reference)
     if kind == "ssm":
         answer = session.client("ssm", region).look("get_parameter", Name=name, WithDecryption=True)

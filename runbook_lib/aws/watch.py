@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from ..errors import AwsError
 from .client import Session
 
 PERIOD = 60  # seconds: what services publish at, and the least that is kept for days
-LOOK_BACK = 15 * 60  # seconds
+FRESH = 5 * 60  # seconds: a service may be some minutes late, and an older value says nothing about now
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,14 @@ class CloudWatch:
                 return found
         return None
 
-    def metrics(self, namespace: str, names: list[str], dimensions: dict[str, str], stat: str) -> dict[str, Metric]:
-        """The datapoints of the last quarter of an hour, newest first."""
+    def fresh(
+        self, namespace: str, names: Sequence[str], dimensions: dict[str, str], since: datetime | None = None
+    ) -> dict[str, Metric]:
+        """The highest value of each of the last five minutes, newest first; none from before the minute of `since`."""
         now = datetime.now(UTC)
+        oldest = now - timedelta(seconds=FRESH)
+        if since is not None:
+            oldest = max(oldest, since.replace(second=0, microsecond=0))
         which = [{"Name": name, "Value": value} for name, value in dimensions.items()]
         queries = [
             {
@@ -60,7 +65,7 @@ class CloudWatch:
                 "MetricStat": {
                     "Metric": {"Namespace": namespace, "MetricName": name, "Dimensions": which},
                     "Period": PERIOD,
-                    "Stat": stat,
+                    "Stat": "Maximum",
                 },
             }
             for index, name in enumerate(names)
@@ -69,16 +74,18 @@ class CloudWatch:
             "get_metric_data",
             "MetricDataResults",
             MetricDataQueries=queries,
-            StartTime=now - timedelta(seconds=LOOK_BACK),
+            StartTime=oldest,
             EndTime=now + timedelta(seconds=PERIOD),
             ScanBy="TimestampDescending",
         )
         points: dict[str, list[Datapoint]] = {name: [] for name in names}
         for result in results:
             pairs = zip(result["Timestamps"], result["Values"], strict=True)
-            points[names[int(result["Id"][1:])]] += [Datapoint(at.astimezone(UTC), value) for at, value in pairs]
-        newest_first = {name: sorted(found, key=lambda p: p.at, reverse=True) for name, found in points.items()}
-        return {name: Metric(name, tuple(found)) for name, found in newest_first.items()}
+            found = [Datapoint(at.astimezone(UTC), value) for at, value in pairs]
+            points[names[int(result["Id"][1:])]] += [point for point in found if point.at >= oldest.replace(second=0)]
+        return {
+            name: Metric(name, tuple(sorted(p, key=lambda point: point.at, reverse=True))) for name, p in points.items()
+        }
 
 
 @dataclass(frozen=True)

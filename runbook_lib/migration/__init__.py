@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ..aws import dms_roles
 from ..aws.client import Session
@@ -28,6 +28,7 @@ from .phase import Phase
 from .statistics import Applied, Loaded, Validation
 
 NAMESPACE = "AWS/DMS"
+LOG_MARGIN = timedelta(minutes=1)
 Seen = TypeVar("Seen")
 
 
@@ -149,7 +150,9 @@ class DatabaseMigration:
     def _phase(self, task: DmsTask) -> Phase:
         statistics = self._dms.statistics(task) if task.status != "creating" else []
         phase = Phase(task, tuple(statistics), datetime.now(UTC))
-        return replace(phase, lost=len(self._exceptions(task))) if phase.stage == "cached changes" else phase
+        if phase.stage != "cached changes":
+            return phase
+        return replace(phase, lost=len(control.exceptions(self.target, task) or ()))
 
     def loaded(self) -> Loaded:
         """The tables in scope beside those that DMS loaded."""
@@ -166,12 +169,9 @@ class DatabaseMigration:
         )
 
     def _applied(self, task: DmsTask) -> Applied:
-        found = self._exceptions(task)
-        first = tuple((f"{owner}.{table}", str(error)[:300]) for owner, table, error in found[:10])
-        return Applied(tuple(self._dms.statistics(task)), first, len(found))
-
-    def _exceptions(self, task: DmsTask) -> list[tuple[Any, ...]]:
-        return control.exceptions(self.target, task.resource_id)
+        found = control.exceptions(self.target, task)
+        first = tuple((f"{owner}.{table}", str(error)[:300]) for owner, table, error in (found or ())[:10])
+        return Applied(tuple(self._dms.statistics(task)), first, len(found or ()), found is not None)
 
     def validation(self) -> Validation:
         """DMS's own validation, when nothing is pending any more."""
@@ -183,7 +183,7 @@ class DatabaseMigration:
         )
         if seen.ok:
             return seen
-        failures = control.failures(self.target, task.resource_id)
+        failures = control.failures(self.target, task)
         return replace(seen, failures=tuple((f"{o}.{t}", str(key), str(kind)) for o, t, key, kind in failures[:10]))
 
     # the rows, and what is around them
@@ -284,13 +284,15 @@ class DatabaseMigration:
             "ReplicationInstanceIdentifier": (instance.name, instance.arn.rpartition(":")[2]),
             "ReplicationTaskIdentifier": (task.resource_id, task.name),
         }
-        return self._datapoints(names, wanted)
+        return self._datapoints(names, wanted, task.started)
 
-    def _datapoints(self, names: tuple[str, ...], wanted: Mapping[str, tuple[str, ...]]) -> tuple[Metric, ...]:
+    def _datapoints(
+        self, names: tuple[str, ...], wanted: Mapping[str, tuple[str, ...]], since: datetime | None = None
+    ) -> tuple[Metric, ...]:
         dimensions = self._cloudwatch.dimensions(NAMESPACE, names[0], wanted)
         if dimensions is None:
             return tuple(Metric(name, ()) for name in names)
-        return tuple(self._cloudwatch.metrics(NAMESPACE, list(names), dimensions, "Maximum").values())
+        return tuple(self._cloudwatch.fresh(NAMESPACE, names, dimensions, since).values())
 
     def logs(self) -> logs.LogReading:
         """The task's log since it was last started, or since what came before was dealt with (`logs_since`)."""
@@ -298,7 +300,8 @@ class DatabaseMigration:
         group = f"dms-tasks-{self._dms.instance(task.instance_arn).name}"
         if not task.setting("Logging", "EnableLogging", False):
             return logs.LogReading(group, False, 0, ())
-        lines = self._logs.lines(group, f"dms-task-{task.resource_id}", task.started)
+        begun = task.started - LOG_MARGIN if task.started else None  # the start's own lines come a little before it
+        lines = self._logs.lines(group, f"dms-task-{task.resource_id}", begun)
         return logs.read(group, lines, self._wishes.logs_since or task.started)
 
     def capacity(self) -> Capacity:

@@ -25,7 +25,10 @@ def database(side: str, given: DatabaseSide, secret: Secret, endpoint: Endpoint)
         password=secret.password,
         options=tuple(sorted(given.options.items())),
     )
-    lacking = [what for what, value in (("host", found.host), ("user", found.user)) if not value]
+    needed = [("host", found.host), ("user", found.user)]
+    if found.engine == "postgresql":  # MySQL's endpoints name no database: the tables' schemas are theirs
+        needed.append(("database", found.name))
+    lacking = [what for what, value in needed if not value]
     if lacking:
         raise SettingsError(
             f"nothing says the {' and the '.join(lacking)} of the {side} database: set `dms.{side}.{lacking[0]}` in "

@@ -56,7 +56,8 @@ class Lag(Shown):
                 metric.name,
                 "seconds" if metric.name in LATENCIES else "changes waiting",
                 "no datapoint" if metric.newest is None else f"{metric.newest:g}",
+                metric.points[0].at.isoformat(sep=" ", timespec="seconds") if metric.points else "",
             )
             for metric in self.metrics
         ]
-        return [Table(("Metric", "Unit", "Newest"), rows)] if rows else []
+        return [Table(("Metric", "Unit", "Newest", "Of the minute (UTC)"), rows)] if rows else []

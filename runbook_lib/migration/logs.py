@@ -111,8 +111,8 @@ class LogReading(Shown):
 
     @property
     def ok(self) -> bool:
-        """A finding: there is a log, and no trouble in it that has not ended."""
-        return self.enabled and self.lines > 0 and not self.troubles
+        """A finding: there is a log, it was read to its end, and there is no trouble in it that has not ended."""
+        return self.enabled and self.lines > 0 and not self.troubles and not self.cut
 
     @property
     def reason(self) -> str:
@@ -122,6 +122,8 @@ class LogReading(Shown):
         if not self.lines:
             return f"{self.group} has no line of this task: is dms-cloudwatch-logs-role there?"
         found = "; ".join(f"{t.name} ({plural(t.count, 'line')}): {t.line[:200]}" for t in self.troubles[:3])
+        if self.cut and not found:
+            return f"no trouble in the first {LIMIT:,} lines, and there are more: set logs_since to a later time"
         return found or "no known trouble, and no error"
 
     def headline(self) -> str:

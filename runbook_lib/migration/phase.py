@@ -60,7 +60,7 @@ class Phase(Shown):
         """A finding: changes are applied as they come, or a full-load-only task came to its good end."""
         if not self.task.captures:
             return "FULL_LOAD_ONLY_FINISHED" in self.task.stop_reason
-        return self.stage == "ongoing replication"
+        return self.stage == "ongoing replication" and self.task.status == "running"
 
     @property
     def reason(self) -> str:

@@ -27,6 +27,7 @@ select t.table_schema, t.table_name, '', max(c.constraint_type = 'PRIMARY KEY') 
  where t.table_type = 'BASE TABLE'
    and t.table_schema not in ('mysql', 'sys', 'information_schema', 'performance_schema')
  group by 1, 2 order by 1, 2"""
+OWN = "awsdms_"  # DMS's own tables, at the source too (awsdms_ddl_audit): it does not migrate them
 IDENTITIES = {"d": "its key", "n": "nothing", "f": "full", "i": "an index"}
 
 
@@ -109,7 +110,7 @@ def look(source: Database, rules: tuple[TableRule, ...]) -> SourceReady:
     tables = [
         SourceTable(schema, table, IDENTITIES.get(identity, "the row image"), bool(primary), bool(unique))
         for schema, table, identity, primary, unique in found
-        if selected(rules, schema, table)
+        if selected(rules, schema, table) and not table.lower().startswith(OWN)
     ]
     wanted = {"wal_level": "logical"} if postgresql else {"binlog_format": "ROW", "binlog_row_image": "FULL"}
     settings = []

@@ -59,11 +59,12 @@ class Applied(Shown):
     statistics: tuple[TableStatistics, ...]
     exceptions: tuple[tuple[str, str], ...]  # table and error, of awsdms_apply_exceptions
     exception_count: int
+    on_record: bool = True  # awsdms_apply_exceptions is there: DMS always makes it
 
     @property
     def ok(self) -> bool:
         """A finding: something was captured, all of it was applied, and no exception is on record."""
-        return self._captured > 0 and not self._gaps and not self.exception_count
+        return self._captured > 0 and not self._gaps and not self.exception_count and self.on_record
 
     @property
     def _captured(self) -> int:
@@ -80,6 +81,8 @@ class Applied(Shown):
         if self.exception_count:
             first = "; ".join(f"{table}: {error}" for table, error in self.exceptions[:3])
             said.append(f"awsdms_apply_exceptions holds {plural(self.exception_count, 'change')}: {first}")
+        if not self.on_record:
+            said.append("the target has no awsdms_apply_exceptions where the task's settings say: nothing can be read")
         if said:
             return "; ".join(said)
         if not self._captured:
