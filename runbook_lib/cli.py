@@ -1,7 +1,7 @@
 """The `runbook` command: run, list, doctor, jupyter, lab; the verbs about records are in evidence_cli.
 
 Exit codes: 0 everything holds · 1 a check failed · 2 usage or settings · 3 AWS or the lab answered with an error ·
-4 a notebook broke: a bug, a cell out of its time, a dead kernel · 130 or 143 interrupted.
+4 a bug, or a notebook broke: a cell out of its time, a dead kernel · 130 or 143 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -211,7 +212,7 @@ def jupyter(context: typer.Context, environment: EnvironmentOption = "lab") -> N
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def lab(context: typer.Context) -> None:
-    """The embedded lab: start, status, stop, reset, break, mend, logs, env, pace, databases, workload."""
+    """The embedded lab: start, status, stop, reset, break, mend, logs, env, pace, profile, databases, workload."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "runbook_lib.lab", *context.args])
 
@@ -254,6 +255,9 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print(INTERRUPTED)
         sys.exit(130)
+    except Exception:  # a bug, which 1 would let pass for a check that failed
+        console.print(escape(masked(traceback.format_exc())), soft_wrap=True)
+        sys.exit(4)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
@@ -37,6 +45,7 @@ class LabSettings(_Strict):
     """Present when the environment is the embedded lab."""
 
     pace: float | None = Field(default=None, ge=0, le=10)  # None: leave the lab as it is
+    profile: Literal["postgresql", "mariadb"] | None = None  # mariadb: a source more; None: leave the lab as it is
 
 
 class ApplicationServer(_Strict):
@@ -169,10 +178,14 @@ class ValidateDms(_Strict):
     least_storage_gb: float = Field(default=5, ge=0)
     least_memory_mb: float = Field(default=256, ge=0)
 
-    @field_validator("logs_since")
+    @field_validator("logs_since", mode="wrap")
     @classmethod
-    def _utc(cls, value: datetime | None) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+    def _utc(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            found = handler(value)
+        except ValidationError as error:
+            raise PydanticCustomError("time", 'write a time in UTC as "2026-11-21 12:00"') from error
+        return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
 
 
 class Notebooks(_Strict):

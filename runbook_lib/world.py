@@ -29,11 +29,13 @@ def endpoint_of(environment: Environment) -> Endpoint:
     """The endpoint of an environment; starts the lab for one that has a `lab:` section."""
     if environment.lab is None:
         return AWS
-    pace = [] if environment.lab.pace is None else ["--pace", str(environment.lab.pace)]
-    command = [sys.executable, "-m", "runbook_lib.lab", "start", "--json", *pace]
+    wished = {"--pace": environment.lab.pace, "--profile": environment.lab.profile}
+    options = [text for name, value in wished.items() if value is not None for text in (name, str(value))]
+    command = [sys.executable, "-m", "runbook_lib.lab", "start", "--json", *options]
     started = subprocess.run(command, capture_output=True, text=True, check=False)
     if started.returncode != 0:
-        said = (started.stderr or started.stdout).strip()
-        raise LabError(f"The lab did not start: {said}. See `runbook lab logs`; `runbook lab reset` makes a new one.")
+        said = (started.stderr or started.stdout).strip().removeprefix("runbook lab start: ").rstrip(".")
+        advice = "See `runbook lab logs`; `runbook lab reset` makes a new one."
+        raise LabError(f"The lab did not start as asked: {said}. {advice}")
     found = json.loads(started.stdout)
     return Endpoint("LAB", found["url"], Credentials(found["access_key"], found["secret_key"]), float(found["pace"]))

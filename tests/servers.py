@@ -26,15 +26,20 @@ def postgresql(folder: Path) -> Iterator[postgres.Server]:
         server.remove()
 
 
-@contextmanager
-def mariadb_server(folder: Path) -> Iterator[mariadb.Server]:
-    """A running MariaDB server; without its binaries the test is skipped, and fails where CI says so."""
+def need_mariadb() -> None:
+    """Without MariaDB's binaries the test is skipped, and fails where CI says so."""
     try:
         mariadb.find_binaries()
     except LabError as error:
         if os.environ.get("CI"):
             pytest.fail(f"{error} .ci/run installs it.")
         pytest.skip(str(error))
+
+
+@contextmanager
+def mariadb_server(folder: Path) -> Iterator[mariadb.Server]:
+    """A running MariaDB server, when its binaries are there."""
+    need_mariadb()
     server = mariadb.Server(folder, secrets.token_hex(8))
     server.start()
     try:

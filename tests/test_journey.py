@@ -256,7 +256,7 @@ def test_an_enhanced_task_counts_its_file_and_its_folder_apart(lab: ThrowawayLab
 
 def test_a_wait_that_ends_leaves_the_execution_running_and_the_next_run_attaches(lab: ThrowawayLab) -> None:
     lab.reset("02")
-    lab.verb("pace", "0.5")
+    lab.verb("pace", "2")  # long enough for the second run to find it on a busy machine
     try:
         (ended,) = execute("02", timeout_minutes=0.01)
         assert (ended.status, "WaitTimedOut" in ended.error) == ("failed", True)

@@ -86,6 +86,17 @@ def test_a_full_load_only_task_ends_stopped_and_that_is_right() -> None:
     assert not phase(replace(ended, stop_reason="Stop Reason NORMAL")).ok
 
 
+def test_a_full_load_only_task_is_not_held_to_what_changes_need() -> None:
+    keyless = SourceTable("shop", "visits", "its key", False, False)
+    assert not SourceReady("postgresql", (keyless,), ()).ok
+    assert SourceReady("postgresql", (keyless,), (), captures=False).ok
+    assert not SourceReady("postgresql", (), (), captures=False).ok
+    task, nothing = replace(TASK, kind="full-load"), replace(TABLE, captured=NOTHING, applied=NOTHING)
+    assert Applied((nothing,), (), 0, captures=False).reason == "a full load alone captures no changes"
+    assert Lag((), None, False, 1.0, captures=False).reason == "a full load alone follows no changes"
+    assert ApplyMode(task, (nothing,), (), 1.0, 0.0).reason == "a full load alone applies no changes"
+
+
 def test_the_timeline_is_drawn_and_told() -> None:
     timeline = phase().timeline()
     assert "1 of 1 table loaded" in repr(timeline)

@@ -14,6 +14,7 @@ import yaml
 from runbook_lib import Runbook
 from runbook_lib.errors import AwsError, CheckFailed, DatabaseError, SettingsError
 from runbook_lib.settings import PACKAGE_ROOT
+from tests.servers import need_mariadb
 from tests.throwaway import ThrowawayLab
 
 SETTLED = {"patience_seconds": 6, "timeout_minutes": 0.5}  # on a lab everything arrives in seconds
@@ -94,7 +95,7 @@ def test_a_second_walk_starts_nothing_repairs_nothing_and_is_green(validated: st
         ("target-row-lost", ROWS, "shop.customers: 1 missing on target"),
         ("sequence-behind", "No sequence is behind", "shop.orders_id_seq is behind"),
         ("replication-lag", LAG, "was not on the target"),
-        ("swap-pause", LAG, "was not on the target"),
+        ("swap-pause", "The logs have no known trouble", "swap pause"),
     ],
 )
 def test_a_planted_fault_fails_the_check_meant_for_it_and_mending_repairs(
@@ -178,3 +179,22 @@ def test_an_environment_without_databases_has_no_dms(validated: str, tmp_path: P
     file.write_text(yaml.safe_dump(data))
     with pytest.raises(SettingsError, match="has no section `dms`"):
         _ = Runbook.open(str(file), notebook="06_validate_dms").dms
+
+
+def test_a_full_load_from_mariadb_is_proven_and_a_row_that_differs_is_told(lab: ThrowawayLab) -> None:
+    need_mariadb()
+    lab.reset("06")
+    try:
+        rb = walk("lab-mariadb")
+        assert not failed(rb), failed(rb)
+        not_asked = ["What was captured was applied", LAG, "Apply mode suits the load"]
+        assert [check.name for check in rb.checks if not check.asked] == not_asked
+        ends = [event for event in rb.run.events.read() if event["kind"] == "aws-call" and event.get("changes")]
+        assert [event["operation"] for event in ends] == ["StartReplicationTask"]
+        with rb.dms.target.session(read_only=False) as session:
+            session.execute("set role dms")
+            session.execute("update shop.customers set name = name || ' ' where id = 42")
+        ((name, said),) = failed(walk("lab-mariadb"))  # it is not started again: the row stays as it is
+        assert name == ROWS and "shop.customers: 1 different" in said
+    finally:
+        lab.verb("profile", "postgresql")

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..errors import LabError, RunbookError
 from .connection import Connection, default_state, read_connection
-from .core import Folder
+from .core import POSTGRESQL, PROFILE, Folder
+from .databases import MARIADB
 from .protocol import Refusal
 
 
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     starting = verb("start", "start the lab, or find the one that runs")
     starting.add_argument("--json", action="store_true")
     starting.add_argument("--pace", type=_pace_of, help="set the pace too")
+    starting.add_argument("--profile", help="set the profile too")
     verb("status", "say where it is, how it is set and what is in it").add_argument(
         "--json", action="store_true", help="as one line of JSON"
     )
@@ -49,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     working = verb("workload", "let the shop work on the source database, or let it rest")
     working.add_argument("action", choices=("start", "stop", "status"))
     working.add_argument("--rate", type=float, metavar="N", help="transactions a second (default: 20)")
+    choosing = verb("profile", "migrate from MariaDB as well, or from PostgreSQL only; without a name: say which it is")
+    choosing.add_argument("profile", nargs="?", choices=("mariadb", "postgresql"))
     verb("pace", "0: as fast as it works; 1: as slow as people know it").add_argument("pace", type=_pace_of)
     return parser
 
@@ -91,9 +95,12 @@ def _start(folder: Folder, options: argparse.Namespace) -> None:
     from .database import Database
 
     connection = start(folder)
-    pace = Database(folder.database).setting("pace", 0.0)
+    settings = Database(folder.database)
+    pace = settings.setting("pace", 0.0)
     if options.pace is not None and options.pace != pace:
         pace = perform(folder, "pace", {"pace": options.pace})["pace"]
+    if options.profile not in (None, settings.setting(PROFILE, POSTGRESQL)):
+        perform(folder, "profile", {"profile": options.profile})
     if options.json:
         print(json.dumps({**connection.public(), "pace": pace}))
     else:
@@ -130,6 +137,7 @@ def _show(found: dict[str, Any]) -> None:
     print(f"  state      {found['state']}")
     print(f"  world      as notebook {world.get('at', '?')} finds it, when it was built")
     print(f"  pace       {found['pace']:g}")
+    print(f"  profile    {found['profile']}")
     print(f"  faults     {', '.join(faults) + '; mend them with `runbook lab mend`' if faults else 'none'}")
     print(f"  databases  {' and '.join(up) + ' run' if up else 'not started; they start when they are needed'}")
     print(f"  workload   {_working(found['workload'])}")
@@ -141,8 +149,8 @@ def _reset(folder: Folder, options: argparse.Namespace) -> None:
     from .daemon import perform
 
     at = options.at.zfill(2)  # 4 is 04
-    perform(folder, "reset", {"at": at})
-    print(f"The world is as notebook {at} finds it.")
+    profile = perform(folder, "reset", {"at": at})["profile"]
+    print(f"The world is as notebook {at} finds it{', with MariaDB' if profile == MARIADB else ''}.")
 
 
 def _break(folder: Folder, options: argparse.Namespace) -> None:
@@ -176,6 +184,18 @@ def _pace(folder: Folder, options: argparse.Namespace) -> None:
     print(f"The pace is {options.pace:g}.")
 
 
+def _profile(folder: Folder, options: argparse.Namespace) -> None:
+    from .daemon import perform
+
+    asked = {"profile": options.profile} if options.profile else {}
+    profile = perform(folder, "profile", asked)["profile"]
+    meaning = {
+        MARIADB: "MariaDB is a source as well; its task is mariadb-to-cloud: runbook run 06 -e lab-mariadb",
+        POSTGRESQL: "the only source is PostgreSQL",
+    }
+    print(f"The profile is {profile}: {meaning[profile]}.")
+
+
 def _databases(folder: Folder, options: argparse.Namespace) -> None:
     from .daemon import perform, start
     from .databases import DATABASE, READER
@@ -190,8 +210,12 @@ def _databases(folder: Folder, options: argparse.Namespace) -> None:
         return
     for name, side in found["sides"].items():
         print(f"{name}: {side['host']}:{side['port']}, database {side['database']}, users {', '.join(side['users'])}")
-        psql = shlex.join([found["psql"], "-h", side["host"], "-p", str(side["port"]), "-U", READER, DATABASE])
-        print(f"  PGPASSFILE={shlex.quote(found['pgpass'])} {psql}")
+        place = ["-h", side["host"], "-P" if name == MARIADB else "-p", str(side["port"])]
+        if name == MARIADB:
+            print(f"  {shlex.join(['mariadb', *place, '-u', READER, '-p', DATABASE])}")
+        else:
+            psql = shlex.join([found["psql"], *place, "-U", READER, DATABASE])
+            print(f"  PGPASSFILE={shlex.quote(found['pgpass'])} {psql}")
         if options.show_passwords:
             for user, password in side["users"].items():
                 print(f"  {user:8} {password}")
@@ -210,7 +234,8 @@ def _working(status: dict[str, Any]) -> str:
     if not status["on"]:
         return "off"
     failed = f", {status['failed']:,} interruptions, the last: {status['error']}" if status["failed"] else ""
-    return f"on, {status['rate']:g} transactions a second, {status['committed']:,} committed{failed}"
+    rests = "" if status["working"] else ", at rest until the lab starts"
+    return f"on, {status['rate']:g} transactions a second{rests}, {status['committed']:,} committed{failed}"
 
 
 def _logs(folder: Folder, options: argparse.Namespace) -> None:
@@ -260,6 +285,7 @@ _VERBS = {
     "databases": _databases,
     "workload": _workload,
     "pace": _pace,
+    "profile": _profile,
 }
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import RunbookError
 from .core import Bus, Folder, Lab
-from .databases import Databases
+from .databases import MARIADB, Databases
 from .protocol import Refusal, Service
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,10 @@ class Control:
 
     def go_on(self) -> None:
         """Take over what ran before: databases that a killed daemon left, and the workload when it is on."""
-        if any(self.lab.databases.up.values()):
-            threading.Thread(target=self.lab.databases.ready, name="databases-adopt", daemon=True).start()
+        up = self.lab.databases.up
+        if any(up.values()):
+            which = {"mariadb": up.get(MARIADB, False)}
+            threading.Thread(target=self.lab.databases.ready, kwargs=which, name="databases-adopt", daemon=True).start()
         self.lab.workload.resume()
 
     def _start_services(self) -> None:
@@ -78,7 +80,7 @@ class Control:
         world.build(self.lab, self.services, at=at)
 
     def reset(self, at: str = "00") -> dict[str, Any]:
-        """The world as notebook `at` finds it, in services that remember nothing. Pace and credentials stay."""
+        """The world as notebook `at` finds it, in services with no memory. Pace, profile and credentials stay."""
         from . import world
 
         if at not in world.POINTS:
@@ -89,7 +91,7 @@ class Control:
         self.forget()
         self._start_services()
         self._build(at)
-        return {"at": at}
+        return {"at": at, "profile": self.lab.profile}
 
     def pace(self, pace: float) -> dict[str, Any]:
         """0: each state lasts as long as its work; 1: at least as long as people are used to from AWS."""
@@ -97,6 +99,14 @@ class Control:
             raise Refusal("ValidationException", f"The pace is between 0 and 10, not {pace}.")
         self.lab.database.set("pace", pace)
         return {"pace": pace}
+
+    def profile(self, profile: str | None = None) -> dict[str, Any]:
+        """What databases are migrated from, changed first when one is given."""
+        from . import profiles
+
+        if profile is not None:
+            profiles.switch(self.lab, self.services, profile)
+        return {"profile": self.lab.profile}
 
     def plant(self, fault: str, path: str | None = None) -> dict[str, Any]:
         """Break something."""
@@ -113,8 +123,8 @@ class Control:
         return {"faults": self.lab.database.setting("faults", {})}
 
     def databases(self) -> dict[str, Any]:
-        """Start both; where they are and who may ask. The passwords are in there."""
-        return self.lab.databases.described()
+        """Start them; where they are and who may ask. The passwords are in there."""
+        return self.lab.databases.described(mariadb=self.lab.profile == MARIADB)
 
     def workload(self, action: str, rate: float | None = None) -> dict[str, Any]:
         """start, stop or status."""
@@ -135,6 +145,7 @@ class Control:
         return {
             "state": str(self.lab.folder.root),
             "pace": self.lab.pace,
+            "profile": self.lab.profile,
             "faults": database.setting("faults", {}),
             "world": database.setting("world"),
             "databases": self.lab.databases.up,
@@ -151,6 +162,7 @@ class Control:
             "status": self.status,
             "reset": self.reset,
             "pace": self.pace,
+            "profile": self.profile,
             "break": self.plant,
             "mend": self.mend,
             "databases": self.databases,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .database import Database
-from .databases import Databases
+from .databases import MARIADB, Databases
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ACCOUNT = "123456789012"  # moto's account, and AWS's own in examples
 CLOUD_REGION = "eu-central-1"  # where DataSync, the gateway and the bucket are activated
 PREMISES_REGION = "eu-west-1"  # the workshop's "on-premises" region, where the application server is
+PROFILE, POSTGRESQL = "profile", "postgresql"  # a setting, and what it is when it is not MARIADB
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,15 @@ class Lab:
             yield
         finally:
             self._hurrying = False
+
+    @property
+    def profile(self) -> str:
+        """What databases are migrated from: `postgresql`, or `mariadb` as well."""
+        return str(self.database.setting(PROFILE, POSTGRESQL))
+
+    def secrets(self) -> dict[str, dict[str, Any]]:
+        """What Secrets Manager holds: how to reach the databases."""
+        return self.databases.secrets(mariadb=self.profile == MARIADB)
 
     def fault(self, name: str) -> dict[str, Any] | None:
         """The planted fault's arguments, or None when it is not planted."""

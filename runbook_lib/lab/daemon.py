@@ -41,7 +41,7 @@ class Daemon:
         self._stopping = threading.Event()
         moto = Moto(self.connection.access_key, self.connection.secret_key)
         self.control = Control(open_lab(folder, MotoBus(moto)), builder=lab_services, forget=moto.reset)
-        moto.secrets = self.control.lab.databases.secrets
+        moto.secrets = self.control.lab.secrets
         self.front = Front(
             access_key=self.connection.access_key,
             secret_key=self.connection.secret_key,
@@ -203,7 +203,7 @@ def perform(folder: Folder, verb: str, parameters: dict[str, Any]) -> Any:
         return connection.call(verb, parameters, timeout=120)
     with holding(folder, LOCK, patience=STOP_PATIENCE):
         control = Control(_open_offline(folder, verb))
-        if verb in ("break", "mend"):
+        if verb in ("break", "mend", "profile"):
             control.start()
         try:
             return control.perform(verb, parameters)

@@ -1,5 +1,6 @@
 """Which databases does the lab migrate? Two PostgreSQL servers: the source with a shop in it, and an empty target.
 
+With the profile `mariadb` (profiles.py) there is a third: another source, whose rows go to a database of their own.
 They start on first use and stop with the lab; a server that dies while they are up is started again. What a server
 holds at first is made once for each state folder, as a template, and copied: a reset costs no second seeding.
 """
@@ -10,23 +11,27 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LabError
-from . import shop
+from . import mariadb, shop, shop_mariadb
 from .postgres import SUPERUSER, Server, find_binaries
 from .processes import HOST
 
 if TYPE_CHECKING:
     import psycopg
+    import pymysql
 
 SIDES = ("source", "target")
+MARIADB = "mariadb"
 DATABASE = "shop"
 READER = "runbook"  # whose password the secrets hold
-SECRETS = {"source": "migration-lab/source", "target": "migration-lab/target"}
+SECRETS = {"source": "migration-lab/source", "target": "migration-lab/target", MARIADB: "migration-lab/mariadb"}
+ENGINES = {"source": "postgres", "target": "postgres", MARIADB: "mariadb"}  # in the secrets' words
 LOOK = 0.5  # seconds between two looks at servers that are up
 PATIENCE = 3  # seconds that a server gets to end its sessions
 
@@ -34,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Databases:
-    """Both servers of one lab. Nothing is made before it is used."""
+    """The servers of one lab. Nothing is made before it is used."""
 
     def __init__(self, root: Path) -> None:
         folder = root / "databases"
@@ -45,37 +50,56 @@ class Databases:
         self._pgpass = root / "pgpass"
         self._passwords = _passwords(root / "databases.json")
         self.source, self.target = (Server(folder / side, self.password(side)) for side in SIDES)
+        self.mariadb = mariadb.Server(folder / MARIADB, self.password(MARIADB, mariadb.SUPERUSER))
+        self._watched: dict[str, Server | mariadb.Server] = {}  # what was started here, and is started again
 
     def server(self, side: str) -> Server:
         """`source` or `target`."""
         return {"source": self.source, "target": self.target}[side]
 
+    def port(self, side: str) -> int:
+        """Where a server listens; the servers that never ran are started for it."""
+        server = self.mariadb if side == MARIADB else self.server(side)
+        if not server.port:
+            self.ready(mariadb=side == MARIADB)
+        return server.port
+
     def password(self, side: str, user: str = SUPERUSER) -> str:
         """A role's password; the same for the life of the state folder, resets included."""
         return self._passwords[side][user]
 
-    def ready(self) -> None:
-        """Both accept connections and hold at least what they held at first. Whoever calls this waits for it."""
+    def ready(self, *, mariadb: bool = False) -> None:
+        """Both accept connections and hold at least what they held at first; with `mariadb` all three.
+
+        Whoever calls this waits for it.
+        """
         with self._lock:
             if self._closed:
                 raise LabError("The lab is stopping.")
-            if self._over is not None and self.source.pid and self.target.pid:
-                return
+            self._ready()
+            if mariadb and not (MARIADB in self._watched and self.mariadb.pid):
+                self.mariadb.start()
+                shop_mariadb.found(self.mariadb, self._passwords[MARIADB])
+                shop_mariadb.found_target(self.target)
+                self._watched[MARIADB] = self.mariadb
+
+    def _ready(self) -> None:
+        if self._over is None or not (self.source.pid and self.target.pid):
             self._make_room()
             with ThreadPoolExecutor(2) as both:
                 list(both.map(self._raise, SIDES))
+            self._watched |= {side: self.server(side) for side in SIDES}
             if self._over is None:
                 self._over = threading.Event()
                 threading.Thread(target=self._supervise, args=(self._over,), name="databases", daemon=True).start()
 
     def _make_room(self) -> None:
         """Remove templates of other editions."""
-        for path in self._cache.glob("*/*"):
-            if path.parent.name != shop.edition():
-                Server(path, "").remove()
-        for edition in self._cache.glob("*"):
+        for edition in self._cache.glob("*/"):
             if edition.name != shop.edition():
-                edition.rmdir()
+                for path in edition.glob("*/"):  # what else lies there is no server
+                    Server(path, "").stop()
+                shutil.rmtree(edition)
 
     def _raise(self, side: str) -> None:
         """Start a server, with a copy of its template when there is no data."""
@@ -102,12 +126,12 @@ class Databases:
         """Start again what dies, until it is over."""
         while not over.wait(LOOK):
             with self._lock:
-                for side in SIDES:
-                    if over.is_set() or self.server(side).pid is not None:
+                for side, server in self._watched.items():
+                    if over.is_set() or server.pid is not None:
                         continue
                     log.warning("The %s database has died; it is started again", side)
                     try:
-                        self.server(side).start()
+                        server.start()
                     except LabError:
                         log.exception("The %s database does not come back; the next look tries again", side)
 
@@ -126,17 +150,26 @@ class Databases:
             self.server(side).start()
             return self.server(side).connect(database, user, **given)
 
+    def connect_mariadb(
+        self, user: str = mariadb.SUPERUSER, database: str | None = None, **options: Any
+    ) -> pymysql.Connection[Any]:
+        """A session of the third server, which is ready then."""
+        self.ready(mariadb=True)
+        given = {"password": self.password(MARIADB, user)} | options
+        return self.mariadb.connect(database, user, **given)
+
     @property
     def up(self) -> dict[str, bool]:
-        """Which servers run, whoever started them."""
-        return {side: self.server(side).pid is not None for side in SIDES}
+        """Which servers run, whoever started them; the third is told of when it was made."""
+        found = {side: self.server(side).pid is not None for side in SIDES}
+        return found | ({MARIADB: self.mariadb.pid is not None} if self.mariadb.exists else {})
 
-    def described(self) -> dict[str, Any]:
+    def described(self, *, mariadb: bool = False) -> dict[str, Any]:
         """What somebody needs who connects, passwords by role included. They are up afterwards."""
-        self.ready()
+        self.ready(mariadb=mariadb)
         sides = {
-            side: {"host": HOST, "port": self.server(side).port, "database": DATABASE, "users": self._passwords[side]}
-            for side in SIDES
+            side: {"host": HOST, "port": self.port(side), "database": DATABASE, "users": self._passwords[side]}
+            for side in (*SIDES, *([MARIADB] if mariadb else []))
         }
         lines = [
             f"{HOST}:{sides[side]['port']}:*:{user}:{password}\n"
@@ -146,23 +179,23 @@ class Databases:
         _write(self._pgpass, "".join(lines))
         return {"sides": sides, "psql": find_binaries().tool("psql"), "pgpass": str(self._pgpass)}
 
-    def secrets(self) -> dict[str, dict[str, Any]]:
+    def secrets(self, *, mariadb: bool = False) -> dict[str, dict[str, Any]]:
         """What Secrets Manager says, by name: as RDS writes it. The servers are up afterwards: a port is in it."""
-        self.ready()
+        self.ready(mariadb=mariadb)
         return {
             SECRETS[side]: {
                 "username": READER,
                 "password": self.password(side, READER),
-                "engine": "postgres",
+                "engine": ENGINES[side],
                 "host": HOST,
-                "port": self.server(side).port,
+                "port": self.port(side),
                 "dbname": DATABASE,
             }
-            for side in SIDES
+            for side in (*SIDES, *([MARIADB] if mariadb else []))
         }
 
     def stop(self) -> bool:
-        """End both, also those that a killed lab left; False when none ran.
+        """End all, also those that a killed lab left; False when none ran.
 
         The target is the first: a source waits for who reads from it.
         """
@@ -170,33 +203,46 @@ class Databases:
             if self._over is not None:
                 self._over.set()
                 self._over = None
+            self._watched.clear()
             halves = [Server(path, "") for path in self._cache.glob("*/*.new")]
-            running = [server for server in (self.target, self.source, *halves) if server.pid is not None]
+            every: list[Server | mariadb.Server] = [self.target, self.source, self.mariadb, *halves]
+            running = [server for server in every if server.pid is not None]
             for server in running:
                 server.stop(patience=PATIENCE)
             return bool(running)
 
     def close(self) -> None:
-        """End both for good: whoever comes later is refused."""
+        """End all for good: whoever comes later is refused."""
         with self._lock:
             self._closed = True
             self.stop()
 
     def forget(self) -> None:
-        """End both and delete what they hold. Passwords and ports stay, and the templates."""
+        """End all and delete what they hold. Passwords and PostgreSQL's ports stay, and the templates."""
         with self._lock:
             self.stop()
             for side in SIDES:
                 self.server(side).empty()
+            self.mariadb.remove()
+
+    def forget_mariadb(self) -> None:
+        """End the third server and delete what it holds, and what its rows went to on the target."""
+        with self._lock:
+            self._watched.pop(MARIADB, None)
+            self.mariadb.remove()
+            if self.target.exists:
+                self.ready()
+                shop_mariadb.drop_target(self.target)
 
 
 def _passwords(path: Path) -> dict[str, dict[str, str]]:
     """Random ones, made once; only the owner may read the file."""
-    if not path.exists():
-        made = {side: {role: secrets.token_urlsafe(18) for role in shop.roles(side)} for side in SIDES}
-        _write(path, json.dumps(made, indent=1))
-    found: dict[str, dict[str, str]] = json.loads(path.read_text())
-    return found
+    known: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.exists() else {}
+    roles = {**{side: shop.roles(side) for side in SIDES}, MARIADB: shop_mariadb.roles()}
+    made = {side: {role: secrets.token_urlsafe(18) for role in roles[side]} for side in roles.keys() - known.keys()}
+    if made:
+        _write(path, json.dumps(known | made, indent=1))
+    return known | made
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,16 +1,21 @@
 """The lab's DMS: what does StartReplicationTask set off, what stops it, and what happens to a single table?
 
-Rows are moved by PostgreSQL's own logical replication between the lab's two servers (dms_replication.py); DMS's
-interface, states, statistics, control tables, logs and metrics are told from what it really does.
+Rows are moved by PostgreSQL's own logical replication between the lab's two servers (dms_replication.py), or copied
+from its MariaDB (dms_load.py); DMS's interface, states, statistics, control tables, logs and metrics are told from what
+is really done.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .databases import DATABASE, MARIADB
 from .dms_endpoints import Address
+from .dms_machine import Machine
 from .dms_resources import ENDPOINT, TASK, Document
 from .dms_roles import VPC_ROLE
 from .dms_tables import Tables
@@ -19,9 +24,12 @@ from .protocol import Call, Refusal
 
 if TYPE_CHECKING:
     from .core import Lab
-    from .dms_run import Run
+    from .dms_runner import Runner
 
+_ENDS = ("Source", "Target")
 _UNDER_WAY = ("starting", "running", "stopping")
+PATIENCE = 8.0  # seconds that runs get to end their sessions when the lab stops
+_logger = logging.getLogger(__name__)
 
 
 class Dms(Tasks):
@@ -29,13 +37,16 @@ class Dms(Tasks):
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Runner] = {}
+        self._stopping = threading.Event()
+        self._machine = Machine(lab)
 
     def start(self) -> None:
         """Go on with the tasks that ran when the lab was stopped or killed."""
         super().start()
         if self.lab.fault("dms-role-missing") is not None:
             self.lab.bus.drop_role(VPC_ROLE)
+        self._machine.start()
         with self.lock:
             for task in self.lab.database.all(TASK):
                 if task["Status"] in _UNDER_WAY:
@@ -45,32 +56,42 @@ class Dms(Tasks):
 
     def stop(self) -> None:
         """End the threads; the tasks stay as they are."""
+        self._stopping.set()
+        self._machine.stop()
         with self.lock:
-            runs = list(self._runs.values())
-        for run in runs:
+            runs = list(self._runs.items())
+        for _, run in runs:
             run.close()
-        for run in runs:
-            run.join()
+        deadline = time.monotonic() + PATIENCE
+        for arn, run in runs:
+            if not run.join(max(0.0, deadline - time.monotonic())):
+                _logger.error("The run of the task %s does not end; it is not waited for", arn)
 
     def _run(self, task: Document) -> None:
-        from .dms_run import Run  # psycopg costs 0.1 s that a lab whose tasks do not run does not spend
+        from .dms_load import Load  # the drivers cost 0.1 s that a lab whose tasks do not run does not spend
+        from .dms_run import Run
 
-        arn = task["ReplicationTaskArn"]
-        source = partial(self._address, task["SourceEndpointArn"], "source")
-        self._runs[arn] = Run(self.lab, arn, source, partial(self._ended, arn))
-        self._runs[arn].start()
+        arn, ended = task["ReplicationTaskArn"], partial(self._ended, task["ReplicationTaskArn"])
+        before = self._runs.get(arn)  # it has written down its end, and still ends its sessions
+        source, target = (partial(self._address, task[f"{side}EndpointArn"], side.lower()) for side in _ENDS)
+        if self.engine(task) == MARIADB:
+            self._runs[arn] = Load(self.lab, arn, lambda: (source(), target()), ended)
+        else:
+            self._runs[arn] = Run(self.lab, arn, source, ended)
+        self._runs[arn].start(after=before)
 
-    def _ended(self, arn: str) -> None:
+    def _ended(self, arn: str, run: Runner) -> None:
         with self.lock:
-            self._runs.pop(arn, None)
+            if self._runs.get(arn) is run:
+                del self._runs[arn]
 
     def _address(self, endpoint_arn: str, side: str) -> Address:
-        """Where a task's end is. The lab replicates from its source to its target, and nowhere else."""
+        """Where a task's end is. The lab replicates from its sources to its target, and nowhere else."""
         endpoint = self.lab.database.get(ENDPOINT, endpoint_arn)
         assert endpoint is not None  # DeleteEndpoint refuses while a task has it
         address = self.address(endpoint)
-        server = self.lab.databases.server(side)
-        if address.host not in ("127.0.0.1", "localhost") or address.port != server.port:
+        port = self.lab.databases.port(MARIADB if endpoint["EngineName"] == MARIADB else side)
+        if address.host not in ("127.0.0.1", "localhost") or address.port != port:
             raise Refusal(
                 "InvalidParameterValueException",
                 f"The lab's tasks go from its own source to its own target database; {endpoint_arn} is at "
@@ -113,15 +134,20 @@ class Dms(Tasks):
             raise Refusal(
                 "InvalidParameterCombinationException", "Start Type : RELOAD_TARGET, not valid for the type : cdc"
             )
-        for side in ("source", "target"):
-            endpoint = task[f"{side.capitalize()}EndpointArn"]
+        for end in _ENDS:
+            endpoint, side = task[f"{end}EndpointArn"], end.lower()
             if not self.connected(task["ReplicationInstanceArn"], endpoint):
                 raise Refusal(
                     "InvalidResourceStateFault",
                     f"Test connection for replication instance {task['ReplicationInstanceArn']} and endpoint "
                     f"{endpoint} should be successful for starting the replication task",
                 )
-            self._address(endpoint, side)
+            address = self._address(endpoint, side)
+            if self.engine(task) != MARIADB and address.database != DATABASE:
+                raise Refusal(
+                    "InvalidParameterValueException",
+                    f"The lab replicates between databases called {DATABASE}, and {endpoint} is {address.database}.",
+                )
 
     def stop_replication_task(self, parameters: Document, call: Call) -> Document:
         """StopReplicationTask: `stopping`, then `stopped`."""
@@ -172,12 +198,20 @@ class Dms(Tasks):
         threading.Thread(target=self._take_down, args=(task,), name="dms-delete", daemon=True).start()
 
     def _take_down(self, task: Document) -> None:
+        """Delete a task; when that fails it is `failed`, and can be deleted again."""
         arn = task["ReplicationTaskArn"]
-        if task.get("Started"):
-            from .dms_making import remove
+        try:
+            if task.get("Started") and self.engine(task) != MARIADB:  # a full load leaves nothing but its rows
+                from .dms_making import remove
 
-            remove(self.lab, arn)
-        with self.lab.database.writing():
-            Tables(self.lab.database, arn).forget()
-            self.lab.database.delete(TASK, arn)
-        self.lab.database.close()
+                remove(self.lab, arn)
+            with self.lab.database.writing():
+                Tables(self.lab.database, arn).forget()
+                self.lab.database.delete(TASK, arn)
+        except Exception as error:
+            _logger.exception("The task %s could not be deleted", arn)
+            if not self._stopping.is_set():  # else the next lab goes on
+                why = f"The task could not be deleted: {' '.join(str(error).split())}. Delete it again."
+                self.lab.database.update(TASK, arn, Status="failed", LastFailureMessage=why)
+        finally:
+            self.lab.database.close()

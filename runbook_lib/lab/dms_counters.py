@@ -146,21 +146,33 @@ class Changes:
             cursor.execute("insert or replace into dms_read values (?, ?)", (self._task, last))
 
     def settle(self, copies: dict[str, Copy], subscription: Subscription) -> None:
-        """Count what is captured and what is applied, and write it into the tables' statistics."""
+        """Count what is captured and what is applied, and write it into the statistics of tables with changes."""
         with self._database.writing() as cursor:
-            for table in self._tables.all():
-                copy, snapshot = copies.get(table["Key"]), table["Snapshot"]
-                if snapshot is None:
-                    continue
-                mine = (self._task, table["Key"])
-                drop = "delete from dms_changes where task = ? and key = ? and"
-                cursor.execute(f"{drop} position <= ?", (*mine, snapshot))
-                passed = max(subscription.applied, copy.position) if copy is not None and copy.complete else 0
-                settled = _sum(cursor, "ends <= ?", (*mine, passed))
-                left_out = _sum(cursor, f"ends <= ? and {_LEFT_OUT}", (*mine, passed))
-                cursor.execute(f"{drop} ends <= ?", (*mine, passed))
-                waiting = _sum(cursor, "true", mine)
-                self._publish(table, settled, left_out, waiting)
+            rows = cursor.execute("select distinct key from dms_changes where task = ?", (self._task,)).fetchall()
+            for key in [row["key"] for row in rows]:
+                table = self._tables.get(key)
+                if table is None:
+                    cursor.execute(f"{_DROP} true", (self._task, key))
+                elif table.get("Gone"):
+                    self._give_up(cursor, table)
+                elif table["Snapshot"] is not None:
+                    self._settle(cursor, table, copies.get(key), subscription)
+
+    def _settle(self, cursor: Any, table: Document, copy: Copy | None, subscription: Subscription) -> None:
+        mine = (self._task, table["Key"])
+        cursor.execute(f"{_DROP} position <= ?", (*mine, table["Snapshot"]))
+        passed = max(subscription.applied, copy.position) if copy is not None and copy.complete else 0
+        settled = _sum(cursor, "ends <= ?", (*mine, passed))
+        left_out = _sum(cursor, f"ends <= ? and {_LEFT_OUT}", (*mine, passed))
+        cursor.execute(f"{_DROP} ends <= ?", (*mine, passed))
+        self._publish(table, settled, left_out, _sum(cursor, "true", mine))
+
+    def _give_up(self, cursor: Any, table: Document) -> None:
+        """The target has lost the table: what was captured is never applied, and nothing waits for it."""
+        mine = (self._task, table["Key"])
+        captured = _sum(cursor, "true", mine)
+        cursor.execute(f"{_DROP} true", mine)
+        self._publish(table, captured, captured, [0] * 4)
 
     def _publish(self, table: Document, settled: list[int], left_out: list[int], waiting: list[int]) -> None:
         counted = [a + b for a, b in zip(table.get("Settled", [0] * 4), settled, strict=True)]
@@ -209,6 +221,7 @@ class Changes:
         return Waiting(int(rows[0]["n"]), float(rows[0]["since"]))
 
 
+_DROP = "delete from dms_changes where task = ? and key = ? and"
 _LEFT_OUT = "position in (select position from dms_unapplied u where u.task = dms_changes.task and u.stops)"
 
 

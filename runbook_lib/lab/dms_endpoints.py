@@ -1,7 +1,7 @@
 """Which databases do DMS's tasks go between, and does a connection to each really succeed?
 
-The two endpoints of the world are the lab's own databases: their address and password are the lab's, wherever the
-servers listen. An endpoint of somebody else has what it was given.
+The endpoints of the world are the lab's own databases: their address and password are the lab's, wherever the servers
+listen. An endpoint of somebody else has what it was given.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from .databases import MARIADB
 from .dms_instances import Instances
 from .dms_resources import (
     CONNECTION,
@@ -37,6 +38,7 @@ _CONNECTED = (
     "ReplicationInstanceArn", "EndpointArn", "Status", "LastFailureMessage", "EndpointIdentifier",
     "ReplicationInstanceIdentifier",
 )  # fmt: skip
+_DISPLAYED = {"postgres": "PostgreSQL", "aurora-postgresql": "PostgreSQL", MARIADB: "MariaDB"}  # by EngineName
 log = logging.getLogger(__name__)
 
 
@@ -61,17 +63,21 @@ class Endpoints(Instances):
                 self._tested(connection, "The lab was stopped during the test.")
 
     def create_endpoint(self, parameters: Document, call: Call) -> Document:
-        """CreateEndpoint; the lab has PostgreSQL."""
+        """CreateEndpoint; the lab has PostgreSQL, and MariaDB as a source."""
         name = parameters["EndpointIdentifier"].lower()
         check_name(name, "EndpointIdentifier", 255)
-        if parameters["EngineName"] not in ("postgres", "aurora-postgresql"):
-            raise Refusal("InvalidParameterValueException", "The lab's endpoints are of the engine postgres.")
+        engine = parameters["EngineName"]
+        if engine not in _DISPLAYED or (engine == MARIADB and parameters["EndpointType"] != "source"):
+            raise Refusal(
+                "InvalidParameterValueException",
+                "The lab's endpoints are of the engine postgres; a source may be of the engine mariadb.",
+            )
         with self.lock:
             self.unused(ENDPOINT, "EndpointIdentifier", name, call)
             endpoint: Document = {
                 "SslMode": "none",
                 **chosen(parameters, *_SHOWN, "Password"),
-                **_from_settings(parameters.get("PostgreSQLSettings", {})),
+                **_from_settings(parameters),
                 "EndpointIdentifier": name,
                 "EndpointArn": self.new_arn(call, ENDPOINT, parameters.get("ResourceIdentifier")),
                 "Tags": merged([], parameters.get("Tags")),
@@ -80,7 +86,7 @@ class Endpoints(Instances):
         return {"Endpoint": self._endpoint_shown(endpoint)}
 
     def attach(self, endpoint_arn: str, side: str) -> None:
-        """Make an endpoint the lab's own `source` or `target` database. For the world's builder."""
+        """Make an endpoint the lab's own `source`, `target` or `mariadb` database. For the world's builder."""
         self.lab.database.update(ENDPOINT, endpoint_arn, Side=side)
 
     def address(self, endpoint: Document) -> Address:
@@ -89,15 +95,14 @@ class Endpoints(Instances):
         database, user = endpoint.get("DatabaseName", ""), endpoint.get("Username", "")
         password = endpoint.get("Password", "")
         if side is None:
-            return Address(endpoint.get("ServerName", ""), endpoint.get("Port", 5432), database, user, password)
+            port = endpoint.get("Port", 3306 if endpoint["EngineName"] == MARIADB else 5432)
+            return Address(endpoint.get("ServerName", ""), port, database, user, password)
         databases = self.lab.databases
-        server = databases.server(side)
-        if not server.port:
-            databases.ready()
-        return Address(HOST, server.port, database, user, password or databases.password(side, user))
+        return Address(HOST, databases.port(side), database, user, password or databases.password(side, user))
 
     def _endpoint_shown(self, endpoint: Document) -> Document:
-        return {**chosen(endpoint, *_SHOWN), "EngineDisplayName": "PostgreSQL", "Status": "active"}
+        displayed = _DISPLAYED[endpoint["EngineName"]]
+        return {**chosen(endpoint, *_SHOWN), "EngineDisplayName": displayed, "Status": "active"}
 
     def describe_endpoints(self, parameters: Document, call: Call) -> Document:
         """DescribeEndpoints; never a password."""
@@ -118,7 +123,9 @@ class Endpoints(Instances):
         """ModifyEndpoint; its connections have to be tested again."""
         with self.lock:
             endpoint = self.find(ENDPOINT, parameters["EndpointArn"], call)
-            changes = chosen(parameters, *_SHOWN, "Password") | _from_settings(parameters.get("PostgreSQLSettings", {}))
+            if parameters.get("EngineName", endpoint["EngineName"]) != endpoint["EngineName"]:
+                raise Refusal("InvalidParameterValueException", "The lab does not change the engine of an endpoint.")
+            changes = chosen(parameters, *_SHOWN, "Password") | _from_settings(parameters)
             with self.lab.database.writing():
                 endpoint = self.lab.database.update(ENDPOINT, endpoint["EndpointArn"], **changes)
                 if changes.keys() & {"ServerName", "Port"}:
@@ -185,16 +192,15 @@ class Endpoints(Instances):
     def _failure(self, endpoint: Document) -> str:
         """Why a connection fails, in DMS's words; nothing when it succeeds."""
         import psycopg
+        import pymysql
 
         if endpoint.get("Side") is not None:
-            self.lab.databases.ready()
+            self.lab.databases.ready(mariadb=self.lab.profile == MARIADB)
         address = self.address(endpoint)
+        connect = _connect_mariadb if endpoint["EngineName"] == MARIADB else _connect_postgres
         try:
-            psycopg.connect(
-                host=address.host, port=address.port, dbname=address.database, user=address.user,
-                password=address.password, connect_timeout=PATIENCE,
-            ).close()  # fmt: skip
-        except psycopg.Error as error:
+            connect(address)
+        except (psycopg.Error, pymysql.MySQLError) as error:
             said = " ".join(str(error).split())
             return (
                 "Test Endpoint failed: Application-Status: 1020912, Application-Message: Cannot connect to ODBC "
@@ -241,6 +247,24 @@ def _identity(connection: Document) -> str:
     return f"{connection['ReplicationInstanceArn']} {connection['EndpointArn']}"
 
 
-def _from_settings(settings: Document) -> Document:
-    """What an endpoint's PostgreSQLSettings say instead of its own members."""
+def _from_settings(parameters: Document) -> Document:
+    """What an endpoint's settings for its engine say instead of its own members."""
+    settings = parameters.get("PostgreSQLSettings", {}) | parameters.get("MySQLSettings", {})
     return chosen(settings, "ServerName", "Port", "DatabaseName", "Username", "Password")
+
+
+def _connect_postgres(address: Address) -> None:
+    import psycopg
+
+    psycopg.connect(
+        host=address.host, port=address.port, dbname=address.database, user=address.user,
+        password=address.password, connect_timeout=PATIENCE,
+    ).close()  # fmt: skip
+
+
+def _connect_mariadb(address: Address) -> None:
+    import pymysql
+
+    pymysql.connect(
+        host=address.host, port=address.port, user=address.user, password=address.password, connect_timeout=PATIENCE,
+    ).close()  # fmt: skip

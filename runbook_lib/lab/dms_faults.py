@@ -11,6 +11,7 @@ from .dms_resources import TASK
 from .dms_roles import VPC_ROLE
 from .dms_tables import Tables
 from .fault import Fault, Planted
+from .postgres import SECRETIVE
 
 if TYPE_CHECKING:
     import psycopg
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 CHANGED, LOST = 42, 77  # customers whose row on the target is changed, and lost; nobody else changes their names
 CLASHING = -17  # the customer whom both sides have made; no sequence comes there
 RETURNS = "shop.returns"
+DEALT_WITH = "The log keeps what it said: run 06 with -p logs_since=<the time now, in UTC>."
 _FOUND_RETURNS = f"""
 create table if not exists {RETURNS} (
     id int primary key, order_id bigint not null, reason text, received_at timestamptz not null);
@@ -139,7 +141,8 @@ def _end_clash(lab: Lab, planted: Planted) -> None:
                 ["customers", f"%({planted['id']},%"],
             )
     for task in lab.database.all(TASK):
-        if Tables(lab.database, task["ReplicationTaskArn"]).get("shop.customers") is not None:
+        applies = task["MigrationType"] != "full-load"  # MariaDB's task has other customers
+        if applies and Tables(lab.database, task["ReplicationTaskArn"]).get("shop.customers") is not None:
             _reload(lab, task["ReplicationTaskArn"], "shop.customers")
 
 
@@ -171,7 +174,7 @@ def _restore_password(lab: Lab, _: Planted) -> None:
 def _set_password(lab: Lab, password: str) -> None:
     from psycopg import sql
 
-    with lab.databases.connect("target") as target:
+    with lab.databases.connect("target", options=SECRETIVE) as target:
         target.execute(sql.SQL("alter role dms password {}").format(sql.Literal(password)))
 
 
@@ -204,8 +207,8 @@ DMS_FAULTS = (
         "sequence-behind",
         "The target's sequence of orders is back at 1: the next order that is made there fails, duplicate key.",
         "06: No sequence is behind",
-        "runbook run 06 -p apply_repairs=true, plant it, runbook run 06",
-        "Run 06 with apply_repairs; or `runbook lab mend sequence-behind`.",
+        "runbook run 06, plant it, runbook run 06 -p apply_repairs=nothing",
+        "Run 06 as it is: on the lab it repairs everything; or `runbook lab mend sequence-behind`.",
         plant=_set_sequence_back,
         mend=_set_sequence_on,
     ),
@@ -214,7 +217,7 @@ DMS_FAULTS = (
         f"A table {RETURNS} has come to the source, and DMS's user may not read it: its full load fails over and over.",
         "06: Every mapped table is loaded",
         "plant it, runbook run 06",
-        f"grant select on {RETURNS} to dms, at the source; or `runbook lab mend table-without-grants`.",
+        f"grant select on {RETURNS} to dms, at the source; or `runbook lab mend table-without-grants`. {DEALT_WITH}",
         plant=_make_table_without_grants,
         mend=_grant,
     ),
@@ -224,7 +227,7 @@ DMS_FAULTS = (
         "left out; the task goes on.",
         "06: What was captured was applied",
         "runbook run 06, plant it, runbook run 06",
-        "Correct the row and load the table again (ReloadTables); or `runbook lab mend apply-conflict`.",
+        f"Correct the row and load the table again (ReloadTables); or `runbook lab mend apply-conflict`. {DEALT_WITH}",
         plant=_clash,
         mend=_end_clash,
     ),

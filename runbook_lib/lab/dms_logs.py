@@ -24,7 +24,9 @@ _REMOTE = re.compile(
     r'processing remote data for replication origin "(pg_\d+)(?:_\d+)?" during message type "(\w+)"'
     r'(?: for replication target relation "(.+?)")?.* in transaction \d+, finished at ([0-9A-F]+/[0-9A-F]+)'
 )
+_UNFIT = re.compile(r'logical replication target relation "(.+?)" (?:does not exist|is missing replicated column)')
 _CONFLICT = re.compile(r"conflict=(\w+)")
+UNFIT = "55000"  # the kind of a change whose table the target does not have, or not with all its columns
 _DATA_ERRORS = ("22", "23", "42", "P0")  # classes that a second try does not cure
 
 
@@ -135,7 +137,9 @@ def _unapplied(record: dict[str, Any], remote: re.Match[str], message: str, at: 
     state = str(record.get("state_code", ""))
     conflict = _CONFLICT.search(message)
     kind = conflict.group(1) if conflict else state
-    if stops and conflict is None and not state.startswith(_DATA_ERRORS):
+    if unfit := _UNFIT.match(message):
+        table = unfit.group(1)
+    elif stops and conflict is None and not state.startswith(_DATA_ERRORS):
         return None  # a lost connection, a deadlock: the next try may succeed
     if not stops and kind not in ("update_missing", "delete_missing"):
         return None

@@ -9,16 +9,15 @@ from .dms_endpoints import Address
 from .dms_mappings import read_mappings
 from .dms_replication import Replication
 from .dms_resources import TASK, Document
+from .dms_runner import TaskFailed
 from .dms_tables import COMPLETED, Tables
-from .dms_target import SourceTable, make_control_tables, prepare, source_tables
+from .dms_target import SourceTable, end_stand_ins, make_control_tables, prepare, source_tables
 from .dms_watch import log_ends
 
 if TYPE_CHECKING:
     from .core import Lab
 
-
-class TaskFailed(Exception):
-    """The task cannot go on, and trying again does not help; the message is its LastFailureMessage."""
+IMPATIENT = "-c lock_timeout=10s"  # somebody reads a table for long: try again later
 
 
 def slot_name(task_arn: str) -> str:
@@ -37,6 +36,7 @@ def make(lab: Lab, task: Document, replication: Replication, source: Address) ->
             "no match was found for the table selection pattern(s)."
         )
     replication.drop()
+    end_stand_ins(replication.target)
     make_control_tables(replication.target)
     if kind != "cdc":
         first = task["Intent"] == "start-replication"
@@ -63,6 +63,10 @@ def _chosen(task: Document, replication: Replication) -> list[SourceTable]:
 
 def remove(lab: Lab, task_arn: str) -> None:
     """Take what a task has made off both databases; the rows stay."""
-    with lab.databases.connect("source") as source, lab.databases.connect("target") as target:
+    with (
+        lab.databases.connect("source", options=IMPATIENT) as source,
+        lab.databases.connect("target", options=IMPATIENT) as target,
+    ):
         Replication(source, target, slot_name(task_arn)).drop()
+        end_stand_ins(target)
     Changes(lab.database, task_arn).forget()

@@ -1,18 +1,13 @@
-"""How far behind is a task, and what has its instance left? Measured, for CloudWatch and `awsdms_status`.
+"""How far behind is a task? Measured, for CloudWatch and `awsdms_status`.
 
-The instance of the lab is this machine: memory and disk are its own, swap is what the lab's processes have there.
 Changes that wait while a worker applies them count as memory; while none does they wait in the source's log, and count
 as disk. Latencies are ages of commits, in whole seconds (DMS user guide, monitoring).
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -80,8 +75,7 @@ class Meter:
             **self._rates(now),
             **self._validation(),
         }
-        self._reports.measure(values, task=True)
-        self._reports.measure(instance(self._lab), task=False)
+        self._reports.measure(values)
         if status_table:
             self._write_status("FULL LOAD" if loading else "CHANGE PROCESSING", subscription)
         self._last = now
@@ -137,41 +131,3 @@ class Meter:
         subscription = self._replication.subscription()
         if subscription is not None:
             self._write_status("NOT RUNNING", subscription)
-
-
-def instance(lab: Lab) -> dict[str, tuple[float, str]]:
-    """What the replication instance has left, in bytes, and how busy it is."""
-    return {
-        "FreeableMemory": (float(psutil.virtual_memory().available), "Bytes"),
-        "SwapUsage": (float(_swapped(lab)), "Bytes"),
-        "FreeStorageSpace": (float(shutil.disk_usage(lab.folder.root).free), "Bytes"),
-        "CPUUtilization": (psutil.cpu_percent(None), "Percent"),
-    }
-
-
-def _swapped(lab: Lab) -> int:
-    """Bytes of the lab's processes in swap; on a system that does not tell, of all processes."""
-    if not Path("/proc/self/status").exists():
-        return int(psutil.swap_memory().used)
-    total = 0
-    for process in _processes(lab):
-        try:
-            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        except OSError:  # it has ended
-            continue
-        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmSwap:"))
-    return total
-
-
-def _processes(lab: Lab) -> Iterator[psutil.Process]:
-    """The lab's own process, and both servers'."""
-    yield psutil.Process(os.getpid())
-    for server in (lab.databases.source, lab.databases.target):
-        if server.pid is None:
-            continue
-        try:
-            postmaster = psutil.Process(server.pid)
-            yield postmaster
-            yield from postmaster.children()
-        except psutil.NoSuchProcess:
-            continue

@@ -152,10 +152,10 @@ class Replication:
         )
         return {row[0] for row in rows}
 
-    def leave(self, table: SourceTable) -> None:
-        """Replicate a table no more."""
-        drop = sql.SQL("alter publication {} drop table {}")
-        self.source.execute(drop.format(self._id, table.identifier))
+    def leave(self, tables: Sequence[SourceTable]) -> None:
+        """Replicate tables no more."""
+        names = sql.SQL(", ").join(table.identifier for table in tables)
+        self.source.execute(sql.SQL("alter publication {} drop table {}").format(self._id, names))
         self.refresh()
 
     def join(self, tables: Sequence[SourceTable]) -> None:
@@ -167,6 +167,19 @@ class Replication:
     def refresh(self) -> None:
         """Have the subscription see which tables are published."""
         self.target.execute(sql.SQL("alter subscription {} refresh publication").format(self._id))
+
+    def position(self) -> int:
+        """Where the source's log ends now."""
+        row = self.source.execute("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").fetchone()
+        return int(row[0]) if row else 0
+
+    def lost(self) -> bool:
+        """Whether the source has removed log that this task has not read."""
+        row = self.source.execute(
+            "select bool_or(wal_status = 'lost') from pg_replication_slots where slot_name = any(%s)",
+            [[self.name, self.counting_slot]],
+        ).fetchone()
+        return bool(row and row[0])
 
     def retained(self) -> int:
         """Bytes that the source keeps for this task."""

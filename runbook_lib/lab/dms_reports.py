@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from .dms_machine import NAMESPACE
 from .dms_resources import INSTANCE, Document
 from .dms_roles import LOGS_ROLE
 
@@ -65,12 +66,10 @@ class Reports:
             },
         )
 
-    def measure(self, values: dict[str, tuple[float, str]], *, task: bool) -> None:
-        """Datapoints of now, of the task or of its instance: name -> (value, CloudWatch's unit)."""
-        dimensions = {"ReplicationInstanceIdentifier": self.instance}
-        if task:
-            dimensions["ReplicationTaskIdentifier"] = self.resource
+    def measure(self, values: dict[str, tuple[float, str]]) -> None:
+        """Datapoints of now, of the task: name -> (value, CloudWatch's unit)."""
+        dimensions = {"ReplicationInstanceIdentifier": self.instance, "ReplicationTaskIdentifier": self.resource}
         for name, (value, unit) in values.items():
             self._lab.bus.metric(
-                region=self._region, namespace="AWS/DMS", name=name, value=value, unit=unit, dimensions=dimensions
+                region=self._region, namespace=NAMESPACE, name=name, value=value, unit=unit, dimensions=dimensions
             )

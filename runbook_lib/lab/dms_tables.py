@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .database import Database
 
 QUEUED, LOADING, COMPLETED, FAILED = "Before load", "Full load", "Table completed", "Table error"
-RELOADING = "Table is being reloaded"
+RELOADING, CANCELLED = "Table is being reloaded", "Table cancelled"
 COUNTERS = ("Inserts", "Updates", "Deletes", "Ddls")
 _ZERO = {name: 0 for counter in COUNTERS for name in (counter, f"Applied{counter}")}
 SHOWN = (

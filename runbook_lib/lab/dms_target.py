@@ -8,7 +8,7 @@ control tables' columns in capitals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ begin
         (select tuples_processed from pg_stat_progress_copy where pid = pg_backend_pid() and relid = tg_relid);
     return null;
 end $$
+"""
+_STAND_IN = "awsdms: stands in for a table that the target has lost"
+_STAND_INS = """
+select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r' and obj_description(c.oid, 'pg_class') = %s
 """
 _TABLES = """
 select c.oid, n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -103,8 +108,17 @@ def make_control_tables(target: Connection) -> None:
 
 
 def prepare(source: Connection, target: Connection, tables: Iterable[SourceTable], mode: str) -> None:
-    """Make the target's tables ready to be loaded, as TargetTablePrepMode says. A drop takes what depends on it."""
+    """Make the target's tables ready to be loaded, and to say how many rows their loads had."""
     tables = list(tables)
+    make_ready(target, tables, mode, lambda table: _create(source, target, table))
+    for table in tables:
+        watch_load(target, table)
+
+
+def make_ready(
+    target: Connection, tables: list[SourceTable], mode: str, create_table: Callable[[SourceTable], object]
+) -> None:
+    """Do what TargetTablePrepMode says; `create_table` makes one that is missing. A drop takes what depends on it."""
     with target.transaction():
         for schema in sorted({table.schema for table in tables}):
             create = sql.SQL("create schema if not exists {} authorization {}")
@@ -119,9 +133,7 @@ def prepare(source: Connection, target: Connection, tables: Iterable[SourceTable
             target.execute(sql.SQL("truncate {}").format(names))
         for table in tables:
             if table.key not in there:
-                _create(source, target, table)
-    for table in tables:
-        watch_load(target, table)
+                create_table(table)
 
 
 def exists(target: Connection, table: SourceTable) -> bool:
@@ -170,3 +182,34 @@ def ignore_load(target: Connection, table: SourceTable) -> None:
     """Take the load's trigger off a table."""
     drop = sql.SQL("drop trigger if exists {} on {}").format(sql.Identifier(_TRIGGER), table.identifier)
     target.execute(drop)
+
+
+def stand_in(source: Connection, target: Connection, table: SourceTable) -> None:
+    """Make an empty table with the names of a lost one's columns, unless there is one.
+
+    Changes that are on their way would stop PostgreSQL's whole apply; to a table that is not subscribed to, they go
+    nowhere.
+    """
+    if exists(target, table):
+        return
+    columns = source.execute(
+        "select attname from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped", [table.oid]
+    ).fetchall()
+    parts = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for (name,) in columns)
+    with target.transaction():
+        create = sql.SQL("create schema if not exists {} authorization {}")
+        target.execute(create.format(sql.Identifier(table.schema), sql.Identifier(OWNER)))
+        target.execute(sql.SQL("create table {} ({})").format(table.identifier, parts))
+        target.execute(sql.SQL("comment on table {} is {}").format(table.identifier, sql.Literal(_STAND_IN)))
+
+
+def stand_ins(target: Connection) -> set[str]:
+    """The tables that stand in for others, by `schema.table`."""
+    return {f"{schema}.{name}" for schema, name in target.execute(_STAND_INS, [_STAND_IN])}
+
+
+def end_stand_ins(target: Connection, key: str | None = None) -> None:
+    """Drop the one that stands in for a table, or all."""
+    for schema, name in target.execute(_STAND_INS, [_STAND_IN]).fetchall():
+        if key in (None, f"{schema}.{name}"):
+            target.execute(sql.SQL("drop table {} cascade").format(sql.Identifier(schema, name)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from .databases import MARIADB
 from .dms_endpoints import Endpoints
 from .dms_mappings import read_mappings
 from .dms_resources import ENDPOINT, INSTANCE, TASK, Document, check_name, chosen, filtered, merged, now, paged
@@ -38,6 +39,7 @@ class Tasks(Endpoints):
                 if endpoint["EndpointType"] != side:
                     arn = endpoint["EndpointArn"]
                     raise Refusal("InvalidParameterValueException", f"Endpoint {arn} is not a {side} endpoint.")
+            self._refuse_capture(parameters, parameters["MigrationType"])
             self.unused(TASK, "ReplicationTaskIdentifier", name, call)
             task: Document = {
                 **chosen(parameters, *_SHOWN),
@@ -50,6 +52,20 @@ class Tasks(Endpoints):
             }
             self.lab.database.put(TASK, task["ReplicationTaskArn"], task)
         return {"ReplicationTask": self.shown(task)}
+
+    def engine(self, task: Document) -> str:
+        """The EngineName of a task's source."""
+        endpoint = self.lab.database.get(ENDPOINT, task["SourceEndpointArn"])
+        assert endpoint is not None  # DeleteEndpoint refuses while a task has it
+        return str(endpoint["EngineName"])
+
+    def _refuse_capture(self, task: Document, kind: str) -> None:
+        """Refusal of change capture from MariaDB."""
+        if self.engine(task) == MARIADB and kind != "full-load":
+            raise Refusal(
+                "InvalidParameterValueException",
+                f"The lab does not capture MariaDB's changes: a task from it is of the type full-load, not {kind}.",
+            )
 
     def task_status(self, task: Document) -> str:
         """A task's status: by the clock while it is new, then as its run has written it down."""
@@ -100,6 +116,7 @@ class Tasks(Endpoints):
             read_mappings(parameters["TableMappings"])
         with self.lock:
             task = self.idle(parameters["ReplicationTaskArn"], call, "modified")
+            self._refuse_capture(task, parameters.get("MigrationType") or task["MigrationType"])
             changes = chosen(parameters, "ReplicationTaskIdentifier", "MigrationType", "TableMappings", "TaskData")
             if "ReplicationTaskIdentifier" in changes:
                 name = changes["ReplicationTaskIdentifier"]

@@ -9,13 +9,23 @@ from psycopg import sql
 
 from .dms_counters import Changes
 from .dms_exceptions import Exceptions
-from .dms_logs import Copied, CopyFailed, CopyPoint, Fact, ServerLog, Unapplied, size_of
+from .dms_logs import UNFIT, Copied, CopyFailed, CopyPoint, Fact, ServerLog, Unapplied, size_of
 from .dms_mappings import read_mappings
 from .dms_replication import Copy, Replication, Subscription
 from .dms_reports import Reports
 from .dms_resources import TASK, Document
 from .dms_tables import COMPLETED, FAILED, LOADING, Tables
-from .dms_target import SourceTable, exists, ignore_load, prepare, source_tables, watch_load
+from .dms_target import (
+    SourceTable,
+    end_stand_ins,
+    exists,
+    ignore_load,
+    prepare,
+    source_tables,
+    stand_in,
+    stand_ins,
+    watch_load,
+)
 
 if TYPE_CHECKING:
     from .core import Lab
@@ -45,9 +55,13 @@ class Watch:
 
     def look(self, task: Document, *, reading: bool) -> dict[str, Copy]:
         """One look; what it saw is in the tables' statistics. `reading`: count what the source committed."""
-        self._find_tables(task)
         copies, subscription = self._seen()
+        if subscription.enabled:  # PostgreSQL changes the tables of no other
+            self._miss_tables(copies)
+            self._find_tables(task)
+            copies, subscription = self._seen()
         self._read_logs(copies, subscription)
+        self._end_stand_ins(subscription)
         for table in self._tables.all():
             self._advance(table, copies.get(table["Key"]))
         if reading:
@@ -94,7 +108,7 @@ class Watch:
         """Replicate a table no more that was dropped, or is no longer selected."""
         if oid in self._replication.published():
             schema, _, name = key.partition(".")
-            self._replication.leave(SourceTable(oid, schema, name))
+            self._replication.leave([SourceTable(oid, schema, name)])
             self._reports.say("TASK_MANAGER", f"Table {key} is no longer selected.")
         else:
             self._replication.refresh()
@@ -119,14 +133,16 @@ class Watch:
         DMS truncates, which fails when a foreign key refers to the table. The lab deletes, which no key keeps it from.
         """
         copies, subscription = self._seen()
+        self._miss_tables(copies)
         self._read_logs(copies, subscription)
         known = self._tables.get(key)
         if known is None:
             return
         table = SourceTable(known["SourceOid"], known["SchemaName"], known["TableName"])
         if table.oid in self._replication.published():
-            self._replication.leave(table)
+            self._replication.leave([table])
         target = self._replication.target
+        end_stand_ins(target, key)
         if not exists(target, table):
             prepare(self._replication.source, target, [table], "DO_NOTHING")
         else:
@@ -137,6 +153,55 @@ class Watch:
         self._tables.begin(table.schema, table.name, table.oid, validated=self._validated, reloaded=True)
         self._replication.join([table])
         self._complete_since.pop(key, None)
+
+    # Tables that the target loses.
+
+    def _miss_tables(self, copies: dict[str, Copy]) -> None:
+        """Put tables in error that are no longer subscribed to: somebody has dropped or renamed them on the target."""
+        gone = [table for table in self._tables.all() if table["Key"] not in copies and not table.get("Gone")]
+        if gone:
+            self._give_up(gone, "The target does not have this table any more")
+
+    def _give_up(self, tables: list[Document], why: str) -> None:
+        """Replicate tables no more that the target lacks, so that the others go on; ReloadTables takes them up again.
+
+        What was committed at the source until now is sent all the same, and finds a stand-in.
+        """
+        source, published = self._replication.source, self._replication.published()
+        left = [SourceTable(table["SourceOid"], table["SchemaName"], table["TableName"]) for table in tables]
+        left = [table for table in left if table.oid in published]
+        for table in left:
+            stand_in(source, self._replication.target, table)
+        if left:
+            self._replication.leave(left)
+        here = self._replication.position()
+        for known in tables:
+            if not known.get("Gone"):
+                self._suspend(known["Key"], why, "TARGET_APPLY", f"Failed to apply to table {known['Key']}: {why}")
+            self._tables.change(known["Key"], Gone=True, StandIn=here)
+
+    def _unfit(self, fact: Unapplied, subscription: Subscription) -> None:
+        """A change whose table is not on the target, or lacks a column there: the table is in error.
+
+        A transaction is left out when no stand-in can take its changes.
+        """
+        if not subscription.enabled:
+            return  # PostgreSQL says it again when it goes on
+        known = self._tables.get(fact.table)
+        if known is not None and not known.get("Gone"):
+            self._give_up([known], fact.message)
+        elif known is not None and subscription.applied < fact.lsn:  # it was longer under way than the stand-in lasted
+            table = SourceTable(known["SourceOid"], known["SchemaName"], known["TableName"])
+            stand_in(self._replication.source, self._replication.target, table)
+            self._tables.change(fact.table, StandIn=fact.lsn)
+        if fact.table not in stand_ins(self._replication.target):
+            self._exceptions.handle(fact, self._replication, subscription)
+
+    def _end_stand_ins(self, subscription: Subscription) -> None:
+        for table in self._tables.all():
+            if table.get("StandIn") is not None and subscription.applied >= table["StandIn"]:
+                end_stand_ins(self._replication.target, table["Key"])
+                self._tables.change(table["Key"], StandIn=None)
 
     # What the logs say.
 
@@ -158,6 +223,8 @@ class Watch:
                 self._tables.change(keys[relation], Copied=rows, FullLoadEndTime=at)
             case CopyFailed(name, why, _):
                 self._failed(name.replace('"', ""), why)
+            case Unapplied(kind=kind) if kind == UNFIT:
+                self._unfit(fact, subscription)
             case Unapplied():
                 self._exceptions.handle(fact, self._replication, subscription)
 
@@ -169,8 +236,12 @@ class Watch:
             return
         key = table["Key"]
         if table["TableState"] != FAILED:  # PostgreSQL says it again with every try
-            self._reports.say("SOURCE_UNLOAD", f"Table {key} cannot be unloaded: {why}", "E")
-            self._reports.say("TASK_MANAGER", f"Table {key} was errored/suspended (subtask 0 thread 1). {why}", "W")
+            self._suspend(key, why, "SOURCE_UNLOAD", f"Table {key} cannot be unloaded: {why}")
+
+    def _suspend(self, key: str, why: str, component: str, said: str) -> None:
+        """One table is in error."""
+        self._reports.say(component, said, "E")
+        self._reports.say("TASK_MANAGER", f"Table {key} was errored/suspended (subtask 0 thread 1). {why}", "W")
         self._tables.change(key, TableState=FAILED, ValidationState=self._validation("Table error"))
 
     def _validation(self, state: str) -> str:
@@ -181,7 +252,7 @@ class Watch:
     def _advance(self, table: Document, copy: Copy | None) -> None:
         """Write down how far a table is."""
         key, state = table["Key"], table["TableState"]
-        if copy is None or state == COMPLETED:
+        if copy is None or state == COMPLETED or table.get("Gone"):
             return
         if copy.complete:
             since = self._complete_since.setdefault(key, time.monotonic())

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from ..errors import LabError
-from .processes import HOST, free_port, own, reap, taken, unprivileged
+from .processes import HOST, end, free_port, own, reap, taken, unprivileged
 
 if TYPE_CHECKING:
     import pymysql
@@ -34,6 +34,7 @@ SETTINGS = {
     "character-set-server": "utf8mb4",
     "innodb-flush-log-at-trx-commit": "2",  # what is acknowledged survives a SIGKILL; a power cut is not covered
     "innodb-buffer-pool-size": "64M",
+    "innodb-log-file-size": "16M",  # it is written in full when the folder is made
     "performance-schema": "0",
 }
 OWNER = """\
@@ -60,13 +61,14 @@ def find_binaries() -> Binaries:
 
 @functools.cache
 def _find(forced: str | None, path: str) -> Binaries:
-    system = os.pathsep.join([path, "/usr/sbin", "/usr/bin", "/usr/local/sbin", "/opt/homebrew/bin"])
+    system = os.pathsep.join([path, "/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"])
     where = os.pathsep.join([forced, str(Path(forced).parent / "bin")]) if forced else system
     server, install = (shutil.which(name, path=where) for name in ("mariadbd", "mariadb-install-db"))
     if server is None or install is None:
         raise LabError(
-            f"There is no {'mariadbd' if server is None else 'mariadb-install-db'} in {where}. Install "
-            "`mariadb-server-core`, or set RUNBOOK_MARIADB_BIN to the folder that holds it."
+            f"There is no {'mariadbd' if server is None else 'mariadb-install-db'} in {where}. Install MariaDB "
+            "(`apt-get install mariadb-server-core`; `brew install mariadb`), or set RUNBOOK_MARIADB_BIN to the folder "
+            "that holds it."
         )
     return Binaries(Path(server), Path(install))
 
@@ -106,8 +108,8 @@ class Server:
         self.remove()
         self.folder.mkdir(parents=True, mode=0o700)
         own(self.folder)
-        aria = f"--aria-log-dir-path={SETTINGS['aria-log-dir-path']}"
-        how = ["--auth-root-authentication-method=normal", "--skip-test-db", f"--tmpdir={self.folder}", aria]
+        files = [f"--{name}={SETTINGS[name]}" for name in ("aria-log-dir-path", "innodb-log-file-size")]
+        how = ["--auth-root-authentication-method=normal", "--skip-test-db", f"--tmpdir={self.folder}", *files]
         command = [str(find_binaries().install), "--no-defaults", f"--datadir={self.data}", *how]
         done = subprocess.run(unprivileged(command), capture_output=True, text=True, cwd="/")
         if done.returncode != 0:
@@ -148,17 +150,10 @@ class Server:
                 time.sleep(0.02)
 
     def stop(self, *, patience: float = 30) -> None:
-        """End it and wait until it is gone: sessions are cut off, nothing is lost."""
+        """End it and wait until it is gone: sessions are cut off, nothing is lost. LabError when it does not end."""
         pid = self.pid
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + patience
-        while self.pid == pid:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)  # recovers at the next start
-                deadline += patience
-            time.sleep(0.01)
+        if pid is not None:  # a killed one recovers at the next start
+            end(pid, (signal.SIGTERM,), lambda: self.pid != pid, patience)
 
     def remove(self) -> None:
         """Stop it and delete its folder."""
@@ -193,7 +188,7 @@ class Server:
         except psutil.NoSuchProcess:
             return None
 
-    def connect(self, database: str, user: str = SUPERUSER, **options: Any) -> pymysql.Connection[Any]:
+    def connect(self, database: str | None, user: str = SUPERUSER, **options: Any) -> pymysql.Connection[Any]:
         """A session of the superuser, or of another user when its password is given; autocommit unless told."""
         import pymysql
 

@@ -25,14 +25,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from ..errors import LabError
-from .processes import HOST, free_port, own, reap, taken, unprivileged
+from .processes import HOST, end, free_port, own, reap, taken, unprivileged
 
 if TYPE_CHECKING:
     import psycopg
 
+SECRETIVE = "-c log_min_error_statement=panic"  # a session's statement that fails is not in the log: it has a password
 OLDEST = 16  # replication that skips a transaction, and subscriptions with `origin = none`
 SUPERUSER = "postgres"
 HALF_MADE = "half-made-"
+LOG_LIMIT = 16 << 20  # bytes; a longer log is begun anew at the next start
 ENDED = "its process ended while it was starting"
 # Why a start is tried again: a killed server's last processes are still ending, or another was quicker at the port
 PASSING = rf"still in use|already exists|already in use|could not create any TCP/IP sockets|{ENDED}"
@@ -219,6 +221,8 @@ class Server:
 
     def _spawn(self, patience: float) -> str:
         """Start it and wait until it accepts connections; what it said when it did not."""
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            os.truncate(self.log, 0)
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(
                 unprivileged([find_binaries().tool("postgres"), "-D", str(self.data), "-p", str(self.port)]),
@@ -253,18 +257,10 @@ class Server:
         return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
 
     def stop(self, *, patience: float = 30) -> None:
-        """End it and wait until it is gone: sessions are cut off, nothing is lost."""
+        """End it and wait until it is gone: sessions are cut off, nothing is lost. LabError when it does not end."""
         pid = self.pid
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGINT)  # fast shutdown
-        deadline = time.monotonic() + patience
-        while self.pid == pid:
-            reap(pid)
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGQUIT)  # immediate; recovers at the next start
-                deadline += patience
-            time.sleep(0.01)
+        if pid is not None:  # fast shutdown, else immediate, which recovers at the next start
+            end(pid, (signal.SIGINT, signal.SIGQUIT), lambda: self.pid != pid, patience)
 
     def empty(self) -> None:
         """Stop it and delete its data; the next start finds the same port."""

@@ -1,13 +1,16 @@
-"""As whom does the lab run a database server, on which port, and has it ended?"""
+"""As whom does the lab run a database server, on which port, and how does it end?"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import psutil
 
 from ..errors import LabError
 
@@ -41,6 +44,34 @@ def reap(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
         return False
+
+
+def end(pid: int, gentle: Sequence[signal.Signals], ended: Callable[[], bool], patience: float) -> None:
+    """End a server by one signal after the other, each with its patience in seconds, and SIGKILL as the last.
+
+    A stopped or hanging server hears the last only, and its children with it. LabError when it survives that, too.
+    """
+    for number in (*gentle, signal.SIGKILL):
+        _send(number, pid)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if reap(pid) or ended():
+                return
+            time.sleep(0.01)
+    raise LabError(f"The process {pid} does not end, not even by SIGKILL: `ps -o stat,wchan,args -p {pid}` says why.")
+
+
+def _send(number: signal.Signals, pid: int) -> None:
+    try:
+        server = psutil.Process(pid)
+        family = [server, *(server.children(recursive=True) if number == signal.SIGKILL else [])]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
 
 
 def free_port() -> int:

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from .postgres import SETTINGS, SUPERUSER, Server, find_binaries
+from .postgres import SECRETIVE, SETTINGS, SUPERUSER, Server, find_binaries
 
 if TYPE_CHECKING:
     import psycopg
 
 ROLES = {
-    "source": {"shop": "", "dms": "replication", "runbook": "in role pg_monitor"},
-    "target": {"dms": "", "runbook": "in role dms, pg_read_all_data, pg_monitor"},
-}
+    "source": {"shop": "", "dms": "replication", "runbook": ""},
+    "target": {"dms": "", "runbook": "in role dms, pg_read_all_data"},
+}  # none may see what others execute (pg_monitor): a subscription is made with a password
 OWNER = {"source": "shop", "target": "dms"}
 
 
@@ -37,7 +37,7 @@ def found(server: Server, side: str, database: str, passwords: Mapping[str, str]
     """Make roles and the database on a new server: the source gets the shop, the target an empty schema."""
     from psycopg import sql
 
-    with server.connect("postgres") as session:
+    with server.connect("postgres", options=SECRETIVE) as session:
         for role, rights in ROLES[side].items():
             create = sql.SQL("create role {} login password {} " + rights)
             session.execute(create.format(sql.Identifier(role), sql.Literal(passwords[role])))

@@ -27,6 +27,7 @@ SETTING = "workload"  # {"rate": 20.0} while it is on
 CUSTOMERS, PRODUCTS, DOCUMENTS = 4000, 400, 150  # as many as shop.sql makes; none of them is ever deleted
 NEXT = {"open": "paid", "paid": "shipped", "shipped": "delivered", "delivered": "delivered", "cancelled": "cancelled"}
 LIMIT = "-c statement_timeout=5s"  # somebody's lock must not keep it from stopping
+PATIENCE = 8.0  # seconds that a transaction gets to end
 VAT = Decimal("1.1900")
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ def _order(session: psycopg.Connection[Any], dice: random.Random) -> None:
     lines = [(f"SKU-{dice.randint(1, PRODUCTS):05d}", dice.randint(1, 5)) for _ in range(dice.randint(1, 3))]
     asked = session.execute("select sku, price from shop.products where sku = any(%s)", [[sku for sku, _ in lines]])
     prices = dict(asked.fetchall())
+    lines = [(sku, quantity) for sku, quantity in lines if sku in prices]
+    if not lines:
+        return  # somebody has deleted products
     total = VAT * sum(prices[sku] * quantity for sku, quantity in lines)
     paid = dice.random() < 0.6
     note = dice.choice([None, None, None, "", "Bitte klingeln", "문 앞에 놓아 주세요"])
@@ -64,18 +68,23 @@ def _pay(session: psycopg.Connection[Any], order: int) -> None:
     )
 
 
-def _some_order(session: psycopg.Connection[Any], dice: random.Random) -> tuple[int, str]:
-    """An order that nobody else changes meanwhile: its id and status."""
-    (last,) = session.execute("select max(id) from shop.orders").fetchone() or (0,)
-    number, status = session.execute(
+def _some_order(session: psycopg.Connection[Any], dice: random.Random) -> tuple[int, str] | None:
+    """An order that nobody else changes meanwhile: its id and status. None when there is none."""
+    (last,) = session.execute("select max(id) from shop.orders where id > 0").fetchone() or (None,)
+    if last is None:
+        return None
+    found: tuple[int, str] | None = session.execute(
         "select id, status from shop.orders where id >= %s order by id limit 1 for update", [dice.randint(1, last)]
-    ).fetchone() or (0, "")
-    return number, status
+    ).fetchone()
+    return found
 
 
 def _advance(session: psycopg.Connection[Any], dice: random.Random) -> None:
     """An order is paid, shipped or delivered; one that is finished gets a note."""
-    order, status = _some_order(session, dice)
+    found = _some_order(session, dice)
+    if found is None:
+        return
+    order, status = found
     session.execute(
         "update shop.orders set status = %(next)s,"
         " shipped_at = case when %(next)s = 'shipped' then now() else shipped_at end,"
@@ -109,8 +118,9 @@ def _edit(session: psycopg.Connection[Any], dice: random.Random) -> None:
 
 def _remove(session: psycopg.Connection[Any], dice: random.Random) -> None:
     """An order goes, with its items and its payment."""
-    order, _ = _some_order(session, dice)
-    session.execute("delete from shop.orders where id = %s", [order])
+    found = _some_order(session, dice)
+    if found is not None:
+        session.execute("delete from shop.orders where id = %s", [found[0]])
 
 
 def _tidy(session: psycopg.Connection[Any], _: random.Random) -> None:
@@ -147,9 +157,10 @@ class Workload:
         self.resume()
 
     def stop(self) -> None:
-        """No more; the last transaction is committed when this returns."""
+        """No more; the last transaction is committed when this returns, or LabError says that it does not end."""
         self._database.set(SETTING, None)
-        self.pause()
+        if not self.pause():
+            raise LabError(f"The workload's last transaction has not ended for {PATIENCE:.0f} s; it is the last one.")
 
     def resume(self) -> None:
         """Go on when it is on and does not run. The servers start in the background."""
@@ -162,41 +173,44 @@ class Workload:
             self._thread = threading.Thread(target=self._work, args=arguments, name="workload", daemon=True)
             self._thread.start()
 
-    def pause(self) -> None:
-        """Stop working; a lab that starts later goes on."""
+    def pause(self) -> bool:
+        """Stop working; a lab that starts later goes on. False when the last transaction goes on for too long."""
         with self._lock:
             self._stopping.set()
-            if self._thread is not None:
-                self._thread.join()
-                self._thread = None
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return True
+        thread.join(PATIENCE)
+        if thread.is_alive():
+            log.error("The workload's last transaction does not end; it is not waited for")
+        return not thread.is_alive()
 
     def status(self) -> dict[str, Any]:
-        """Whether it is on, how fast, and what it did in this process."""
-        setting = self._database.setting(SETTING)
+        """Whether it is on, how fast, whether it works now, and what it did in this process."""
+        setting, thread = self._database.setting(SETTING), self._thread
         found = {"on": setting is not None, "rate": setting["rate"] if setting else 0.0}
+        found["working"] = thread is not None and thread.is_alive()
         return found | {"committed": self._committed, "failed": self._failed, "error": self._said}
 
     def burst(self, transactions: int = 80) -> None:
         """Of eight transactions four are new orders, three updates, one a delete; each is committed by itself."""
         dice = random.Random(2025)
-        with self._databases.connect("source", "shop") as session:
+        with self._databases.connect("source", "shop", options=LIMIT) as session:
             for number in range(transactions):
                 with session.transaction():
                     BURST[number % len(BURST)](session, dice)
 
     def _work(self, rate: float, stopping: threading.Event) -> None:
-        """Work until `stopping`; what an outage made it miss is not made up for."""
-        import psycopg
-
+        """Work until `stopping`; what an outage made it miss is not made up for, and no error ends it."""
         dice = random.Random()
         while not stopping.is_set():
             try:
                 with self._databases.connect("source", "shop", options=LIMIT) as session:
                     self._serve(session, dice, rate, stopping)
-            except (psycopg.Error, LabError) as error:
+            except Exception as error:
                 self._failed += 1
-                self._said = " ".join(str(error).split())
-                log.warning("The workload was interrupted: %s", self._said)
+                self._said = " ".join(f"{type(error).__name__}: {error}".split())
+                log.warning("The workload was interrupted: %s", self._said, exc_info=isinstance(error, LookupError))
                 stopping.wait(0.2)
 
     def _serve(

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from . import dms_world, images
-from .core import ACCOUNT, CLOUD_REGION, Lab
+from .core import ACCOUNT, CLOUD_REGION, PROFILE, Lab
+from .databases import MARIADB
 from .datasync import DataSync
 from .datasync_locations import EXPORT, SERVER
 from .dms import Dms
@@ -71,7 +72,9 @@ class _World:
         self.share = self._make_share()
         self.refresh()
         self.ssm.register(INSTANCE)
-        dms_world.make(self.dms, _ask)
+        dms_world.make(self.dms, ask)
+        if self.lab.profile == MARIADB:
+            dms_world.make_mariadb(self.dms, ask)
 
     def _fill_export(self) -> None:
         export = self.lab.folder.export
@@ -80,22 +83,22 @@ class _World:
         os.utime(export, (images.FIRST_TAKEN,) * 2)
 
     def _make_task(self) -> str:
-        agent = _ask(self.datasync, "CreateAgent", ActivationKey="NFSTO-S3LAB-AGENT-ONPRE-MISES", AgentName=AGENT)
-        source = _ask(
+        agent = ask(self.datasync, "CreateAgent", ActivationKey="NFSTO-S3LAB-AGENT-ONPRE-MISES", AgentName=AGENT)
+        source = ask(
             self.datasync,
             "CreateLocationNfs",
             ServerHostname=SERVER,
             Subdirectory=EXPORT,
             OnPremConfig={"AgentArns": [agent["AgentArn"]]},
         )
-        destination = _ask(
+        destination = ask(
             self.datasync,
             "CreateLocationS3",
             S3BucketArn=f"arn:aws:s3:::{BUCKET}",
             S3Config={"BucketAccessRoleArn": ROLE},
         )
         reports = {"S3BucketArn": f"arn:aws:s3:::{REPORTS}", "BucketAccessRoleArn": ROLE}
-        task = _ask(
+        task = ask(
             self.datasync,
             "CreateTask",
             Name=TASK,
@@ -113,7 +116,7 @@ class _World:
         return str(task["TaskArn"])
 
     def _make_share(self) -> str:
-        gateway = _ask(
+        gateway = ask(
             self.gateway,
             "ActivateGateway",
             ActivationKey="FILEG-ATEWA-YLABO-NPREM-ISES0",
@@ -122,7 +125,7 @@ class _World:
             GatewayRegion=CLOUD_REGION,
             GatewayType="FILE_S3",
         )
-        share = _ask(
+        share = ask(
             self.gateway,
             "CreateNFSFileShare",
             ClientToken="migration-share",
@@ -141,7 +144,7 @@ class _World:
 
     def copy(self) -> None:
         """What notebook 02 does: run the task, to its end."""
-        started = _ask(self.datasync, "StartTaskExecution", TaskArn=self.task)
+        started = ask(self.datasync, "StartTaskExecution", TaskArn=self.task)
         execution = self.datasync.finish(started["TaskExecutionArn"])
         if execution["Status"] != "SUCCESS":
             raise RuntimeError(f"The world's copy ended in {execution['Status']}: {execution['Result']}")
@@ -151,7 +154,7 @@ class _World:
         self.gateway.refresh_now(self.share)
 
 
-def _ask(service: Service, operation: str, **parameters: Any) -> dict[str, Any]:
+def ask(service: Service, operation: str, **parameters: Any) -> dict[str, Any]:
     """Call an operation as a client in the cloud's region does, validation and all."""
     call = Call(operation, CLOUD_REGION, ACCOUNT, "the-world")
     answer: dict[str, Any] = json.loads(service.answer(operation, json.dumps(parameters).encode(), call))
@@ -159,7 +162,7 @@ def _ask(service: Service, operation: str, **parameters: Any) -> dict[str, Any]:
 
 
 def empty(lab: Lab) -> None:
-    """Forget everything but the pace, and remove all files. The services must be stopped.
+    """Forget everything but the pace and the profile, and remove all files. The services must be stopped.
 
     The export, the share and the application server's home stay as directories: kernels and shells may stand in them.
     """
@@ -167,7 +170,8 @@ def empty(lab: Lab) -> None:
     with lab.database.writing() as cursor:
         tables = cursor.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'")
         for table in [row["name"] for row in tables]:
-            cursor.execute(f'delete from "{table}"' + (" where name != 'pace'" if table == "settings" else ""))
+            kept = f" where name not in ('pace', '{PROFILE}')" if table == "settings" else ""
+            cursor.execute(f'delete from "{table}"{kept}')
     folder = lab.folder
     for directory in (folder.export, folder.share, folder.blobs, folder.staging):
         _clear(directory.iterdir())

@@ -87,6 +87,11 @@ class DatabaseMigration:
         return self._dms.task(self._arn)
 
     @cached_property
+    def captures(self) -> bool:
+        """Whether the task replicates changes too: a full load alone has nothing to apply, and no lag."""
+        return self.task().captures
+
+    @cached_property
     def _ends(self) -> tuple[Endpoint, Endpoint]:
         task = self.task()
         return self._dms.endpoint(task.source_arn), self._dms.endpoint(task.target_arn)
@@ -104,7 +109,7 @@ class DatabaseMigration:
     @cached_property
     def scope(self) -> source_side.SourceReady:
         """The tables that the task's mapping includes."""
-        return source_side.look(self.source, self.task().rules)
+        return source_side.look(self.source, self.task().rules, captures=self.captures)
 
     @property
     def _schemas(self) -> list[str]:
@@ -171,7 +176,8 @@ class DatabaseMigration:
     def _applied(self, task: DmsTask) -> Applied:
         found = control.exceptions(self.target, task)
         first = tuple((f"{owner}.{table}", str(error)[:300]) for owner, table, error in (found or ())[:10])
-        return Applied(tuple(self._dms.statistics(task)), first, len(found or ()), found is not None)
+        recorded = found is not None
+        return Applied(tuple(self._dms.statistics(task)), first, len(found or ()), recorded, task.captures)
 
     def validation(self) -> Validation:
         """DMS's own validation, when nothing is pending any more."""
@@ -253,6 +259,8 @@ class DatabaseMigration:
     def lag(self) -> Lag:
         """The newest datapoints and a heartbeat, when there is no lag, or as they are after our patience."""
         task, patience = self.task(), self._wishes.patience_seconds
+        if not task.captures:
+            return Lag((), None, False, patience, captures=False)
         beat = self._beat()
         return self._wait(
             lambda: Lag(self._metrics(task, LATENCIES + WAITING), beat, self._beats, patience),
@@ -262,12 +270,12 @@ class DatabaseMigration:
 
     @property
     def _beats(self) -> bool:
-        return self._wishes.heartbeat_table is not None
+        return self._wishes.heartbeat_table is not None and self.captures
 
     def _beat(self) -> float | None:
         """Seconds that a heartbeat took; None when it did not arrive, or none is wanted."""
         table = self._wishes.heartbeat_table
-        if table is None:
+        if table is None or not self.captures:
             return None
         self._allow_change()
         source = str(self.source)

@@ -139,6 +139,8 @@ class ApplyMode(Shown):
     @property
     def reason(self) -> str:
         """What is set and what would suit."""
+        if not self.task.captures:
+            return "a full load alone applies no changes"
         mode = "batch" if self.batch else "transactional"
         return self._advice or f"{mode} apply suits a load of fewer than {BUSY:,} changes a second or waiting"
 

@@ -19,6 +19,7 @@ class Lag(Shown):
     heartbeat: float | None  # seconds
     heartbeat_sent: bool
     patience: float  # seconds that we waited for the heartbeat
+    captures: bool = True  # the task replicates changes
 
     @property
     def ok(self) -> bool:
@@ -39,6 +40,8 @@ class Lag(Shown):
             said.append(f"a row written at the source was not on the target after {self.patience:.0f} s")
         if said:
             return "; ".join(said)
+        if not self.captures:
+            return "a full load alone follows no changes"
         if not self.metrics:
             return "the task publishes no metrics"
         zero = f"{plural(len(self.metrics), 'metric')} at zero"

@@ -44,7 +44,7 @@ KNOWN = (
     ),
     Known(
         "duplicate key",
-        r"duplicate key value violates|Duplicate entry",
+        r"duplicate key value violates|Duplicate entry|Key already exists in unique index",
         "A row was on the target already: somebody wrote there, the table was not empty, or a sequence is behind.",
         "Look into awsdms_apply_exceptions; compare the rows below; correct the target or reload the table.",
     ),

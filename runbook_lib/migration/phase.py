@@ -123,10 +123,15 @@ class Timeline(Shown):
     def headline(self) -> str:
         """What the picture shows, for those who do not see it."""
         loaded = sum(any(span.stage == "full load" and span.until for span in spans) for _, spans in self.rows)
+        drawn = f", the first {SHOWN} drawn" if len(self.rows) > SHOWN else ""
         return (
             f"One line a table, from left to right full load, cached changes, ongoing replication: "
-            f"{loaded} of {plural(len(self.rows), 'table')} loaded."
+            f"{loaded} of {plural(len(self.rows), 'table')} loaded{drawn}."
         )
+
+    def _repr_html_(self) -> str | None:  # type: ignore[override]
+        """None where there is a picture: front ends would show the text in its place."""
+        return None if any(spans for _, spans in self.rows) else super()._repr_html_()
 
     def _repr_png_(self) -> bytes | None:
         """The picture; none when there is nothing to draw."""
@@ -147,6 +152,7 @@ class Timeline(Shown):
                 named.add(span.stage)
         axes.set_yticks(range(len(drawn)), [name for name, _ in drawn])
         axes.invert_yaxis()
+        figure.suptitle(self.headline(), fontsize="small", wrap=True)
         axes.set_xlabel("seconds since the start of the full load")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2 - 1 / (2 + len(drawn))), ncols=3, frameon=False)
         picture = io.BytesIO()

@@ -19,11 +19,11 @@ select n.nspname, c.relname, c.relreplident::text,
  where c.relkind in ('r', 'p') and not c.relispartition
    and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname not like 'pg\\_toast%%'
  order by 1, 2"""
+# From statistics: who may only SELECT sees no table_constraints.
 MYSQL = """
-select t.table_schema, t.table_name, '', max(c.constraint_type = 'PRIMARY KEY') is true,
-       max(c.constraint_type in ('PRIMARY KEY', 'UNIQUE')) is true
+select t.table_schema, t.table_name, '', max(i.index_name = 'PRIMARY') is true, max(i.non_unique = 0) is true
   from information_schema.tables t
-  left join information_schema.table_constraints c using (table_schema, table_name)
+  left join information_schema.statistics i using (table_schema, table_name)
  where t.table_type = 'BASE TABLE'
    and t.table_schema not in ('mysql', 'sys', 'information_schema', 'performance_schema')
  group by 1, 2 order by 1, 2"""
@@ -59,6 +59,7 @@ class SourceReady(Shown):
     engine: str
     tables_in_scope: tuple[SourceTable, ...]
     settings: tuple[tuple[str, str, str], ...]  # name, wanted, seen
+    captures: bool = True  # changes are captured: a full load alone publishes nothing, and needs no setting
 
     @property
     def ok(self) -> bool:
@@ -67,7 +68,7 @@ class SourceReady(Shown):
 
     @property
     def _breaking(self) -> list[str]:
-        return [table.name for table in self.tables_in_scope if table.breaks]
+        return [table.name for table in self.tables_in_scope if table.breaks and self.captures]
 
     @property
     def _unset(self) -> list[str]:
@@ -89,8 +90,8 @@ class SourceReady(Shown):
             for name in self._breaking
         ]
         said += self._unset
-        good = f"{plural(len(self.tables_in_scope), 'table')} in scope, each with a key or a full replica identity"
-        return "; ".join(said) or good
+        suits = "each with a key or a full replica identity" if self.captures else "and a full load alone only reads"
+        return "; ".join(said) or f"{plural(len(self.tables_in_scope), 'table')} in scope, {suits}"
 
     def headline(self) -> str:
         """The verdict."""
@@ -103,8 +104,8 @@ class SourceReady(Shown):
         return [*shown, Table(("Setting", "Wanted", "Seen"), self.settings)] if self.settings else shown
 
 
-def look(source: Database, rules: tuple[TableRule, ...]) -> SourceReady:
-    """The tables that a task's selection rules include, and whether the source stands it."""
+def look(source: Database, rules: tuple[TableRule, ...], *, captures: bool = True) -> SourceReady:
+    """The tables that a task's selection rules include, and whether the source stands it; `captures`: their changes."""
     postgresql = source.engine == "postgresql"
     found = rows(source, POSTGRESQL if postgresql else MYSQL)
     tables = [
@@ -114,10 +115,10 @@ def look(source: Database, rules: tuple[TableRule, ...]) -> SourceReady:
     ]
     wanted = {"wal_level": "logical"} if postgresql else {"binlog_format": "ROW", "binlog_row_image": "FULL"}
     settings = []
-    for name, value in wanted.items():
+    for name, value in wanted.items() if captures else ():
         ((seen,),) = rows(source, f"select current_setting('{name}')" if postgresql else f"select @@{name}")
         settings.append((name, value, str(seen)))
-    return SourceReady(source.engine, tuple(tables), tuple(settings))
+    return SourceReady(source.engine, tuple(tables), tuple(settings), captures)
 
 
 def selected(rules: tuple[TableRule, ...], schema: str, table: str) -> bool:

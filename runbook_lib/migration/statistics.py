@@ -60,6 +60,7 @@ class Applied(Shown):
     exceptions: tuple[tuple[str, str], ...]  # table and error, of awsdms_apply_exceptions
     exception_count: int
     on_record: bool = True  # awsdms_apply_exceptions is there: DMS always makes it
+    captures: bool = True  # the task replicates changes
 
     @property
     def ok(self) -> bool:
@@ -85,6 +86,8 @@ class Applied(Shown):
             said.append("the target has no awsdms_apply_exceptions where the task's settings say: nothing can be read")
         if said:
             return "; ".join(said)
+        if not self.captures:
+            return "a full load alone captures no changes"
         if not self._captured:
             return "no change was captured since the full load, so nothing is proven: write a row, and run this again"
         return f"{plural(self._captured, 'change')} captured, as many applied, of the same kinds, in every table"
@@ -134,6 +137,8 @@ class Validation(Shown):
         if others:
             return "; ".join(others[:10])
         keyless = [table.name for table in self.statistics if table.validation == KEYLESS]
+        if len(keyless) == len(self.statistics):
+            return "DMS validates no table without a key, and no table in scope has one"
         validated = plural(len(self.statistics) - len(keyless), "table") + " Validated"
         return validated + (f"; without a key, so compared by us below: {', '.join(keyless)}" if keyless else "")
 

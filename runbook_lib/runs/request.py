@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..evidence.folder import RunFolder
 from ..redaction import refuse_secrets
-from ..settings import load_environment
+from ..settings import knobs, load_environment
 from .plan import Step, chosen
 from .resume import Earlier, Verified, earlier, unchanged
 from .run import parameter_names
@@ -41,7 +41,7 @@ class Request:
         """Why a notebook is skipped."""
         if self.before is None or self.afresh:
             return lambda step: ""
-        return Verified(self.before, folder)
+        return Verified(self.before, self.parameters, folder)
 
 
 def request(notebooks: list[str], environment: str | None, parameters: dict[str, Any]) -> Request:
@@ -49,12 +49,16 @@ def request(notebooks: list[str], environment: str | None, parameters: dict[str,
 
     `SettingsError` for a parameter that none of them has, or that holds a secret.
     """
-    steps = chosen(notebooks)
-    if not notebooks:
-        left_out = load_environment(environment or "lab").left_out
-        steps = [step for step in steps if step.name not in left_out]
+    loaded = load_environment(environment or "lab")
+    steps = [step for step in chosen(notebooks) if notebooks or step.name not in loaded.left_out]
     refuse_secrets(parameters)
     _refuse_unknown(set(parameters), {name for step in steps for name in parameter_names(step)})
+    for step in steps:  # wrong values are told now, and not by a kernel
+        if step.name in loaded.left_out:
+            raise SettingsError(f"{step.name} is not for environment {loaded.environment!r}: it has no section `dms`.")
+        given = {name: parameters[name] for name in parameter_names(step) & set(parameters) - {"confirm"}}
+        if given:
+            knobs(loaded, step.name, given)
     return Request(steps, {**parameters, "environment": environment or "lab"})
 
 
@@ -68,8 +72,9 @@ def resumed(
     given = {**parameters, **({"environment": environment} if environment else {})}
     if not afresh:
         unchanged(before, given)
-    asked = request(list(before.notebooks), None, {**before.parameters, **given})
-    return Request(asked.steps, {**before.parameters, **given}, before, afresh)
+    parameters = {**before.readable(given), **given}
+    asked = request(list(before.notebooks), parameters["environment"], parameters)
+    return Request(asked.steps, parameters, before, afresh)
 
 
 def _refuse_unknown(given: set[str], known: set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -12,6 +13,7 @@ import botocore.config
 import pytest
 
 from runbook_lib.lab.core import CLOUD_REGION, Bus, Folder, Lab
+from runbook_lib.lab.databases import Databases
 from runbook_lib.lab.front import Front
 from runbook_lib.lab.http import HttpRequest, HttpResponse
 from runbook_lib.lab.moto_bridge import Moto, MotoBus
@@ -77,6 +79,16 @@ class Door:
         keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY} | options
         config = botocore.config.Config(retries={"max_attempts": 0}, proxies={})
         return boto3.client(service, region_name=region, endpoint_url=self.url, config=config, **keys)
+
+
+@pytest.fixture(scope="session")
+def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with the databases' templates, made once for all tests (dms_world.sown)."""
+    root = tmp_path_factory.mktemp("seed")
+    databases = Databases(root)
+    databases.ready()
+    databases.close()
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -216,10 +216,14 @@ def eventually(look: Callable[[], Any], what: str = "it happens", patience: floa
     raise AssertionError(f"not within {patience} s: {what}")
 
 
+def sown(seed: Path, root: Path) -> Path:
+    """A new state folder, with the databases' templates and passwords of another one: seeding takes seconds."""
+    root.mkdir()
+    shutil.copy(seed / "databases.json", root)
+    shutil.copytree(seed / "databases-cache", root / "databases-cache", copy_function=os.link)
+    return root
+
+
 def furnished(seed: Path, root: Path) -> World:
     """A new world in a folder, with the databases' templates and passwords of another one."""
-    root.mkdir()
-    if (seed / "databases.json").exists():
-        shutil.copy(seed / "databases.json", root)
-        shutil.copytree(seed / "databases-cache", root / "databases-cache", copy_function=os.link)
-    return World(root).furnish()
+    return World(sown(seed, root)).furnish()

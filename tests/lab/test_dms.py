@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runbook_lib.lab import dms
+from runbook_lib.lab.dms_counters import Changes
+from runbook_lib.lab.dms_replication import Copy, Subscription
+from runbook_lib.lab.dms_runner import Runner
 from runbook_lib.lab.dms_settings import DEFAULTS
+from runbook_lib.lab.dms_tables import Tables
 from runbook_lib.lab.protocol import Refusal
 
-from .dms_world import World, eventually
+from .dms_world import World, eventually, furnished
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path / "lab").furnish()
+def world(seed: Path, tmp_path: Path) -> Iterator[World]:
+    made = furnished(seed, tmp_path / "lab")
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def lasting(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world for the tests that need its databases; they leave it as it was."""
-    made = World(tmp_path_factory.mktemp("lab")).furnish()
+    made = furnished(seed, tmp_path_factory.mktemp("dms") / "lab")
     made.lab.databases.ready()
     yield made
     made.close()
@@ -262,3 +269,50 @@ def test_a_test_that_a_killed_lab_was_in_has_failed(lasting: World) -> None:
     where = [{"Name": "endpoint-arn", "Values": [known["TargetEndpointArn"]]}]
     assert lasting.call("DescribeConnections", Filters=where)["Connections"][0]["Status"] == "failed"
     assert try_connection(lasting, known["TargetEndpointArn"])["Status"] == "successful"
+
+
+def test_a_lab_that_stops_does_not_wait_for_a_run_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+
+    class Hanging(Runner):
+        broken = ()
+
+        def _step(self, task: dict[str, Any]) -> bool:
+            let_go.wait(30)
+            return False
+
+        def _pause(self) -> float:
+            return 0.0
+
+        def _may_pass(self, error: Exception) -> bool:
+            return False
+
+        def _disconnect(self) -> None:
+            pass
+
+    monkeypatch.setattr(dms, "PATIENCE", 0.2)
+    run = Hanging(world.lab, world.task, lambda _: None)
+    world.dms._runs[world.task] = run
+    run.start()
+    began = time.monotonic()
+    world.dms.stop()
+    assert time.monotonic() - began < 5
+    let_go.set()
+    assert run.join(10)
+
+
+def test_tables_without_new_changes_cost_nothing(world: World) -> None:
+    tables, changes = Tables(world.lab.database, world.task), Changes(world.lab.database, world.task)
+    for number in range(50):
+        tables.begin("shop", f"t{number}", number, validated=False)
+        tables.change(f"shop.t{number}", Snapshot=0)
+    world.lab.database.connection.execute(
+        "insert into dms_changes values (?, 10, 20, 0, 'shop.t7', 3, 2, 1, 0)", [world.task]
+    )
+    said: list[str] = []
+    world.lab.database.connection.set_trace_callback(said.append)
+    changes.settle({"shop.t7": Copy("shop.t7", 7, "r", 0, 0)}, Subscription(1, True, 20, True))
+    world.lab.database.connection.set_trace_callback(None)
+    seven = tables.get("shop.t7") or {}
+    assert (seven["Inserts"], seven["AppliedInserts"], seven["Updates"], seven["Deletes"]) == (3, 3, 2, 1)
+    assert len(said) < 20

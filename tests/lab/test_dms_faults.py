@@ -12,13 +12,13 @@ import pytest
 from runbook_lib.errors import LabError
 from runbook_lib.lab.dms_faults import DMS_FAULTS
 
-from .dms_world import TABLES, World, eventually
+from .dms_world import TABLES, World, eventually, furnished
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def running(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A world whose task replicates; every test leaves it so."""
-    made = World(tmp_path_factory.mktemp("lab")).furnish()
+    made = furnished(seed, tmp_path_factory.mktemp("faults") / "lab")
     made.loaded()
     yield made
     made.close()
@@ -37,8 +37,8 @@ def name_of(side: psycopg.Connection[Any], customer: int) -> Any:
     return row[0] if row else None
 
 
-def test_nothing_can_be_broken_on_a_target_that_is_empty(tmp_path: Path) -> None:
-    new = World(tmp_path / "lab").furnish()
+def test_nothing_can_be_broken_on_a_target_that_is_empty(seed: Path, tmp_path: Path) -> None:
+    new = furnished(seed, tmp_path / "lab")
     try:
         with pytest.raises(LabError, match="start the DMS task first"):
             new.plant("target-row-changed")

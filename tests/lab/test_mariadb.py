@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pymysql
 import pytest
 
@@ -95,3 +96,12 @@ def test_binaries_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("RUNBOOK_MARIADB_BIN", str(tmp_path))
     with pytest.raises(LabError, match=r"no mariadbd in .*apt-get install mariadb-server-core.*brew install mariadb"):
         find_binaries()
+
+
+def test_a_server_that_does_not_react_is_killed(server: Server) -> None:
+    server.start()
+    psutil.Process(server.pid).suspend()
+    server.stop(patience=0.2)
+    assert server.pid is None
+    server.start()
+    assert server.running

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
 from runbook_lib.errors import LabError
 from runbook_lib.lab import postgres
 from runbook_lib.lab.postgres import Server, find_binaries
-from runbook_lib.lab.processes import unprivileged
+from runbook_lib.lab.processes import end, unprivileged
 
 PASSWORD = "one of the tests' own"
 
@@ -192,3 +193,34 @@ def test_whoever_is_not_root_needs_no_other_user(tmp_path: Path) -> None:
     command = unprivileged([sys.executable, "-c", SCRIPT, str(tmp_path)])
     said = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert said.stdout == "True True\n", said.stderr
+
+
+def test_a_server_that_does_not_react_is_killed_with_its_children(server: Server) -> None:
+    postmaster = psutil.Process(server.pid)
+    children = postmaster.children()
+    session = server.connect("postgres")
+    postmaster.suspend()
+    server.stop(patience=0.2)
+    assert server.pid is None and len(children) > 3
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    session.close()
+    server.start()
+    assert server.running
+
+
+def test_a_process_that_survives_everything_is_named() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    with pytest.raises(LabError, match=f"The process {child.pid} does not end"):
+        end(child.pid, (signal.SIGINT,), lambda: False, 0.02)
+
+
+def test_a_log_that_is_long_is_begun_anew_at_the_next_start(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = server.log_lines()
+    server.stop()
+    server.start()
+    assert server.log_lines()[: len(before)] == before
+    monkeypatch.setattr(postgres, "LOG_LIMIT", 100)
+    server.stop()
+    server.start()
+    assert server.log_lines()[0] not in before and "listening" in server.log.read_text()

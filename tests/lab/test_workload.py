@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from runbook_lib.lab.database import Database
 from runbook_lib.lab.databases import Databases
 from runbook_lib.lab.workload import Workload
 
+from .dms_world import sown
 from .test_databases import ROWS, eventually, one
 
 SAME = {  # what a burst makes; times are of the moment
@@ -31,8 +33,8 @@ SAME = {  # what a burst makes; times are of the moment
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lab")
+def root(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sown(seed, tmp_path_factory.mktemp("workload") / "lab")
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +163,47 @@ def test_a_rate_is_above_nothing_and_not_endless(shop: Workload) -> None:
         with pytest.raises(LabError, match="The rate is above 0 and at most 1000"):
             shop.start(rate=rate)
     assert not shop.status()["on"]
+
+
+def test_a_shop_without_orders_and_products_goes_on_and_says_that_it_works(
+    shop: Workload, databases: Databases
+) -> None:
+    with databases.connect("source") as session:
+        session.execute("truncate shop.orders cascade")
+        session.execute("delete from shop.products")
+        dice = random.Random(1)
+        for deed in {*workload.DAY, *workload.BURST}:
+            for _ in range(3):
+                deed(session, dice)
+    shop.start(rate=200)
+    eventually(lambda: shop.status()["committed"] > 20)
+    assert shop.status()["working"] and not shop.status()["failed"]
+    shop.stop()
+    assert not shop.status()["working"]
+
+
+def test_no_error_ends_it(shop: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> None:
+        raise KeyError("SKU-00001")
+
+    monkeypatch.setattr(workload, "DAY", (wrong,))
+    shop.start(rate=100)
+    eventually(lambda: shop.status()["failed"] > 1)
+    assert shop.status()["working"] and shop.status()["error"] == "KeyError: 'SKU-00001'"
+
+
+def test_a_transaction_that_does_not_end_is_not_waited_for(
+    shop: Workload, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workload, "LIMIT", "-c statement_timeout=30s")
+    monkeypatch.setattr(workload, "PATIENCE", 0.2)
+    with databases.connect("source", autocommit=False) as session:
+        session.execute("lock table shop.orders, shop.customers, shop.products, shop.documents, shop.audit_log")
+        shop.start(rate=100)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "workload")
+        waiting = "select count(*) from pg_stat_activity where usename = 'shop' and wait_event_type = 'Lock'"
+        eventually(lambda: one(session, f"select pg_stat_clear_snapshot(), ({waiting})")[1] == 1)
+        with pytest.raises(LabError, match="has not ended for 0 s"):
+            shop.stop()
+    thread.join(10)
+    assert not thread.is_alive() and not shop.status()["on"]
