@@ -74,6 +74,7 @@ def register(
             workers=workers, gentle=gentle, statement_timeout=statement_timeout, empty=tuple(empty or ()),
             checkpoint=checkpoint,
         )  # fmt: skip
+        tables.refuse_itself(sides[0], sides[1], pairs)
         with _shown() as progress:
             result = tables.compare(sides[0], sides[1], pairs, options, progress)
         print(json.dumps(result.body(), indent=2, ensure_ascii=False) if as_json else repr(result))

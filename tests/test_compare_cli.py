@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from runbook_lib import cli, tables
 from runbook_lib.databases import Database
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.servers import in_postgresql, postgresql
@@ -85,6 +87,23 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 ) -> None:
     found, out, err = compare(*arguments)
     assert (found, said in out + err) == (code, True), out + err
+
+
+def test_a_folder_as_checkpoint_is_an_error_in_a_sentence(compare: Compare, tmp_path: Path) -> None:
+    code, out, err = compare("public.same", "--checkpoint", str(tmp_path))
+    assert (code, "cannot be read: Is a directory" in out + err) == (3, True), out + err
+
+
+def test_a_bug_ends_with_4_and_not_as_a_difference_would(
+    sides: list[Database], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SECRET", sides[0].password)
+    password = ["--source-password", "env:SECRET", "--target-password", "env:SECRET"]
+    monkeypatch.setattr(sys, "argv", ["runbook", "compare-tables", *map(str, sides), "public.same", *password])
+    monkeypatch.setattr(tables, "compare", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, "ZeroDivisionError" in capsys.readouterr().out) == (4, True)
 
 
 def test_a_password_is_taken_by_name_only(compare: Compare, sides: list[Database]) -> None:

@@ -130,6 +130,16 @@ def test_the_same_schema_on_both_sides_lacks_nothing(database: Callable[[str], D
         ("create or replace view shop.aa as select id from shop.zz where id > 0", "view", "different"),
         ("alter sequence shop.tickets increment by 1", "sequence", "different"),
         ("drop sequence shop.tickets", "sequence", "missing"),
+        ("alter table shop.orders disable trigger all; alter table shop.orders enable trigger logged", "foreign key",
+         "invalid"),
+        ("alter table shop.customers disable trigger all", "foreign key", "invalid"),
+        ("refresh materialized view shop.totals with no data", "materialized view", "invalid"),
+        ("alter table shop.customers alter column id set increment by 7 set maxvalue 100 set cycle", "default",
+         "different"),
+        ("alter sequence shop.orders_id_seq increment 7 maxvalue 100 cycle", "default", "different"),
+        ("alter table shop.customers enable row level security", "table", "different"),
+        ('alter table shop."Odd Table" set unlogged', "table", "invalid"),
+        ("create or replace view shop.zz as select id, customer + 1 as customer from shop.orders", "view", "different"),
     ],
 )  # fmt: skip
 def test_one_change_on_the_target_is_told_as_what_it_is_and_mended(
@@ -162,6 +172,110 @@ def test_what_does_the_same_under_another_name_is_not_missing(
     assert any(note in said for said in found.notes) or not note
 
 
+def test_a_view_with_other_columns_is_remade_together_with_all_that_reads_it(
+    database: Callable[[str], Database],
+) -> None:
+    more = "create materialized view shop.cached as select id from shop.zz; create index cached_id on shop.cached (id)"
+    source, target = database(SOURCE + more), database(SOURCE + more)
+    run(target, "drop view shop.zz cascade; create view shop.zz as select id, customer, total from shop.orders; "
+        f"create view shop.aa as select id from shop.zz; {more}")  # fmt: skip
+    found = objects.missing(source, target, ["shop"])
+    assert [(item.kind, item.name, item.problem) for item in found.objects] == [("view", "zz", "different")]
+    objects.repair(target, found.repairable())
+    assert objects.missing(source, target, ["shop"]).ok
+
+
+def test_a_function_that_returns_a_views_rows_is_made_after_the_view(database: Callable[[str], Database]) -> None:
+    more = "create function shop.all_of_it() returns setof shop.zz language sql as 'select * from shop.zz'"
+    found = objects.missing(database(SOURCE + more), target := database(MINIMAL), ["shop"])
+    names = [item.name for item in found.objects]
+    assert names.index("log()") < names.index("zz") < names.index("all_of_it()")
+    objects.repair(target, found.repairable())
+
+
+PARTS = """
+create schema shop; create table shop.days (day date primary key) partition by range (day);
+create table shop.days_1 partition of shop.days for values from ('2025-01-01') to ('2026-01-01');
+create table shop.days_2 partition of shop.days for values from ('2026-01-01') to ('2027-01-01');
+create table shop.notes (id int primary key); create table shop.old_notes (primary key (id)) inherits (shop.notes);
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "problem"),
+    [
+        ("alter table shop.days detach partition shop.days_2", "partition", "missing"),
+        ("alter table shop.days detach partition shop.days_2; alter table shop.days attach partition shop.days_2 "
+         "for values from ('2026-01-01') to ('2026-07-01')", "partition", "different"),
+        ("alter table shop.old_notes no inherit shop.notes", "inheritance", "missing"),
+    ],
+)  # fmt: skip
+def test_a_partition_that_is_detached_or_ends_elsewhere_is_told_and_attached(
+    database: Callable[[str], Database], change: str, kind: str, problem: str
+) -> None:
+    source, target = database(PARTS), database(PARTS)
+    run(target, change)
+    found = objects.missing(source, target, ["shop"])
+    assert [(item.kind, item.problem) for item in found.objects] == [(kind, problem)], found
+    objects.repair(target, found.repairable())
+    assert objects.missing(source, target, ["shop"]).ok
+
+
+BY_HAND = """
+create schema shop; create type shop.state as enum ('open', 'paid'); create domain shop.price as int check (value > 0);
+create aggregate shop.added(int) (sfunc = int4pl, stype = int);
+create table shop.t (id int primary key, state shop.state, price shop.price);
+alter table shop.t enable row level security;
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "kind", "problem"),
+    [
+        (("('open', 'paid')", "('open')"), "type", "different"),
+        (("check (value > 0)", ""), "type", "different"),
+        (("sfunc = int4pl", "sfunc = int4mul"), "aggregate", "different"),
+        (("create aggregate shop.added(int) (sfunc = int4pl, stype = int);", ""), "aggregate", "missing"),
+        (("alter table shop.t enable row level security;", ""), "table", "different"),
+    ],
+)
+def test_what_has_to_be_written_by_hand_is_told_without_ddl(
+    database: Callable[[str], Database], there: tuple[str, str], kind: str, problem: str
+) -> None:
+    source, target = database(BY_HAND), database(BY_HAND.replace(*there))
+    found = objects.missing(source, target, ["shop"])
+    assert [(item.kind, item.problem, item.ddl) for item in found.objects] == [(kind, problem, "")], found
+    assert kind in found.reason and "has to be written by hand" in repr(found)
+
+
+def test_a_sequence_in_another_schema_than_its_table_is_made_with_its_schema(
+    database: Callable[[str], Database],
+) -> None:
+    source = database("create schema ids; create sequence ids.s; create schema shop; "
+                      "create table shop.t (id bigint primary key default nextval('ids.s'))")  # fmt: skip
+    target = database("create schema shop; create table shop.t (id bigint primary key)")
+    found = objects.missing(source, target, ["shop"])
+    assert [item.kind for item in found.objects] == ["schema", "sequence", "default"]
+    objects.repair(target, found.repairable())
+    assert objects.missing(source, target, ["shop"]).ok
+    run(target, "alter table shop.t alter column id drop default")
+    assert kinds(objects.missing(source, target, ["shop"])) == ["default"]
+
+
+def test_a_table_that_is_lost_in_one_schema_hides_nothing_of_its_namesake(database: Callable[[str], Database]) -> None:
+    script = "create schema a; create schema b; create table b.t (id int primary key);"
+    source = database(f"{script} create table a.t (id int primary key); create table a.other (id int)")
+    target = database(f"{script} alter table b.t drop constraint t_pkey; create table a.other (id int)")
+    found = objects.missing(source, target, ["a", "b"])
+    assert [(item.kind, item.schema) for item in found.objects] == [("table", "a"), ("primary key", "b")]
+
+
+def test_what_is_not_looked_at_is_said_beside_the_verdict(database: Callable[[str], Database]) -> None:
+    assert "Not looked at: roles and grants, row security policies" in repr(
+        objects.missing(database(SOURCE), database(SOURCE), ["shop"])
+    )
+
+
 def test_a_missing_table_is_told_once_without_all_that_belongs_to_it(database: Callable[[str], Database]) -> None:
     source, target = database(SOURCE), database(SOURCE)
     run(target, 'drop table shop."Odd Table"; alter table shop.orders drop column total cascade')
@@ -183,7 +297,7 @@ def test_what_a_source_did_not_validate_is_a_note_and_its_invalid_index_is_left_
         database(SOURCE + more), database(SOURCE + more.split(";create")[0].split("create")[0]), ["shop"]
     )
     assert found.ok, found
-    assert any("positive is not validated on the source either" in note for note in found.notes)
+    assert any("positive is not validated on the source itself" in note for note in found.notes)
     assert any("bad is invalid on the source itself" in note for note in found.notes)
 
 
@@ -235,6 +349,11 @@ def test_what_is_made_belongs_to_the_owner_of_its_table(
     )
     operator = Database("postgresql", "127.0.0.1", server.port, target.name, "operator", "x")
     objects.repair(operator, objects.missing(source, operator, ["shop"]).repairable())
+    assert objects.missing(source, target, ["shop"]).ok
+    run(target, "create role other; grant other to operator; grant create, usage on schema shop to other; "
+        "alter table shop.orders owner to other; alter table shop.orders enable row level security")  # fmt: skip
+    objects.repair(operator, objects.missing(source, operator, ["shop"]).repairable())
+    run(target, "alter table shop.orders owner to owner_of_all")
     assert objects.missing(source, target, ["shop"]).ok
     with target.session() as session:
         owners = session.execute(

@@ -298,7 +298,7 @@ def test_an_interrupted_comparison_goes_on_from_the_ranges_it_finished(make: Mak
     found = tables.compare(*sides, pairs, options, told.append)
     assert (found.compared[0].missing, found.compared[0].source_rows, found.moments) == (1, 3000, 2)
     assert told[0].rows == done
-    assert "Read in 2 parts, each of another moment." in found.headline()
+    assert found.headline().startswith("The rows were not the same. As each part was when it was read, at 2 moments: ")
     assert not (tmp_path / "done.jsonl").exists()
 
 
@@ -447,3 +447,17 @@ def test_the_result_is_told_to_machines_with_its_differences(make: Make) -> None
     body = compare(make(ORDERS.format(10), then="delete from shop.orders where id = 3")).body()
     assert (body["ok"], body["method"], body["tables"][0]["missing"]) == (False, "md5", 1)
     assert body["tables"][0]["differences"][0]["key"] == {"id": "3"}
+
+
+def test_a_row_that_was_under_way_in_one_look_and_another_in_the_next_is_no_difference() -> None:
+    Found, first, second = finding.Found, finding.Findings(), finding.Findings(source=5, target=5)
+    first.take([Found(("a",), "missing on target"), Found(("lost",), "missing on target", 2)])
+    second.take([Found(("b",), "missing on target"), Found(("lost",), "missing on target", 3)])
+    assert second.still(first).kept == [Found(("lost",), "missing on target", 2)]
+    assert second.source == 5
+
+
+def test_a_table_is_not_compared_with_itself(make: Make) -> None:
+    source, _ = make("create table t (id int primary key); insert into t values (1)")
+    with pytest.raises(DatabaseError, match="would be compared with itself"):
+        tables.refuse_itself(source, source, tables.pairs(source, source, ["%"]))

@@ -451,3 +451,4 @@ def test_json_is_told_apart_by_its_meaning_alone() -> None:
     assert all(portable.meaning(one) == portable.meaning(two) for one, two in same)
     assert all(portable.meaning(one) != portable.meaning(two) for one, two in other)
     assert portable.meaning("[" * 100_000) == "[" * 100_000
+    assert portable.meaning('{"a": 1e99999999999999999999}') == '{"a": 1e99999999999999999999}'

@@ -16,7 +16,7 @@ from ..aws.watch import CloudWatch, Logs, Metric
 from ..databases import Database
 from ..display import Progress, plural
 from ..errors import DatabaseError, WaitTimedOut
-from ..tables import Comparison, Options, compare, objects, pairs
+from ..tables import Comparison, Options, compare, objects, pairs, refuse_itself
 from ..tables import sequences as sequence_side
 from ..waiting import wait_until
 from . import control, heartbeat, logs
@@ -198,6 +198,7 @@ class DatabaseMigration:
         """Every row of every table in scope, on both sides; what differs is looked at again after a heartbeat."""
         names = [table.name for table in self.scope.tables_in_scope]
         found = pairs(self.source, self.target, names, exclude=self._left_out())
+        refuse_itself(self.source, self.target, found)
         wishes, progress, began = self._wishes, Progress("Comparing rows"), self._clock()
         options = Options(
             method=wishes.method, rounds=wishes.rounds, workers=wishes.workers, settle=self._settle,

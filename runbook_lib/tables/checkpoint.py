@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from ..databases import Database
 from ..errors import DatabaseError
 from .finding import Findings, Found
 from .model import Pair, Span
+
+HEAD = re.compile(rb'\{"comparison": "[^"]*("\})?')  # the first line, or what a killed write left of it
 
 
 class Checkpoint:
@@ -35,13 +38,20 @@ class Checkpoint:
         self.moments = 1
         about = repr((str(source), str(target), pairs, method))
         self._about = hashlib.sha256(about.encode()).hexdigest()
-        if path is not None and path.exists():
+        if path is not None:
             self._read(path)
         self._write({"comparison": self._about})
 
     def _read(self, path: Path) -> None:
-        whole = path.read_bytes().rpartition(b"\n")[0]  # a killed write leaves half a line
-        os.truncate(path, len(whole) + 1 if whole else 0)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DatabaseError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
+        if content and not HEAD.fullmatch(content.partition(b"\n")[0]):
+            raise DatabaseError(f"{path} is not a checkpoint of a comparison; it was left as it is. Give another file.")
+        whole = content.rpartition(b"\n")[0]  # a killed write leaves half a line
         try:
             records = [json.loads(line) for line in whole.splitlines()]
             if records and records[0]["comparison"] != self._about:
@@ -54,6 +64,7 @@ class Checkpoint:
             self.moments += bool(self.finished)
         except (ValueError, KeyError, TypeError) as error:
             raise DatabaseError(f"{path} is not a checkpoint of a comparison: {error}") from error
+        os.truncate(path, len(whole) + 1 if whole else 0)
 
     def _take(self, record: dict[str, Any]) -> None:
         if "comparison" in record:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 from ..databases import Database, translated
+from ..errors import DatabaseError
 from . import ranges
 from .checkpoint import Checkpoint
 from .dialect import Sample
@@ -59,6 +60,16 @@ def compare(
     return Comparison(tuple(results), options.method, rounds, checkpoint.moments)
 
 
+def refuse_itself(source: Database, target: Database, pairs: Sequence[Pair]) -> None:
+    """DatabaseError when a table would be compared with itself, as after a mistyped address: that proves nothing."""
+    if (source.host, source.port, source.name) != (target.host, target.port, target.name):
+        return
+    for pair in pairs:
+        here, there = pair.source, pair.target
+        if here and there and (here.schema, here.name) == (there.schema, there.name):
+            raise DatabaseError(f"{source} is the source and the target: {pair.name} would be compared with itself.")
+
+
 def _comparable(pair: Pair) -> bool:
     return pair.source is not None and pair.target is not None and bool(pair.columns)
 
@@ -69,6 +80,8 @@ def _problem(pair: Pair) -> str:
         return "not on the source"
     if pair.target is None:
         return "not on the target"
+    if pair.problem:
+        return pair.problem
     columns = [
         f"{', '.join(names)} only on the {side}"
         for side, names in (("source", pair.only_source), ("target", pair.only_target)) if names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .model import Key, Why
 
@@ -45,6 +45,15 @@ class Findings:
                 self.kept.append(one)
             else:
                 self.more[one.kind] += one.times
+
+    def still(self, earlier: Findings) -> Findings:
+        """Those that an earlier look found too: what was under way then has arrived, what is under way now will."""
+        before = {(one.key, one.kind): one.times for one in earlier.kept}
+        self.kept = [
+            replace(one, times=min(one.times, before[one.key, one.kind]))
+            for one in self.kept if (one.key, one.kind) in before
+        ]  # fmt: skip
+        return self
 
     def count(self, kind: Why) -> int:
         """How many rows are of a kind."""

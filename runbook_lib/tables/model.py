@@ -38,6 +38,7 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
+    foreign: bool = False  # its rows are in another database
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -77,6 +78,7 @@ class Pair:
     key: tuple[str, ...] = ()
     only_source: tuple[str, ...] = ()  # columns
     only_target: tuple[str, ...] = ()
+    problem: str = ""  # why its rows cannot be compared
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Is anything missing on the target besides rows: indexes, constraints, defaults, triggers, views? With the DDL to run.
 
-Not looked at: roles and grants, row security policies, rules, comments, statistics objects, publications. What the
-target has and the source has not is no trouble and is not told.
+What the target has and the source has not is no trouble and is not told.
 """
 
 from __future__ import annotations
@@ -15,22 +14,21 @@ from ..databases import Database
 from ..display import Shown, Table, plural
 from ..errors import DatabaseError
 from . import catalog, signatures
-from .catalog import Catalog, Item
+from .catalog import ORDER, VIEWS, Catalog, Item, in_order
 
 Problem = Literal["missing", "different", "invalid"]
 When = Literal["before cutover", "at cutover", "by the migration"]
 
-# In this order they can be created. A foreign key or a trigger in the way of a replication that does not write with
-# session_replication_role=replica stops it; a generated column cannot be written to at all.
-ORDER = (
-    "schema", "table", "column", "function", "sequence", "default", "not null", "primary key", "unique constraint",
-    "unique index", "exclusion constraint", "check", "view", "materialized view", "index", "generated column",
-    "foreign key", "trigger",
-)  # fmt: skip
+# A foreign key or a trigger in the way of a replication that does not write with session_replication_role=replica stops
+# it; a generated column cannot be written to at all.
 AT_CUTOVER = frozenset({"generated column", "foreign key", "trigger"})
 BY_THE_MIGRATION = frozenset({"table", "column"})  # they are nothing without their rows
+NOT_LOOKED_AT = (
+    "roles and grants, row security policies, rules, foreign tables, operators and casts, collations, text search, "
+    "storage parameters, replica identity, comments, statistics objects, event triggers, publications"
+)
 NOTED = frozenset({"extension", "type"})  # told when missing, and not judged: the target may do without
-VIEWS = frozenset({"view", "materialized view"})
+INDEXES = frozenset({"index", "unique index"})
 SAME_BY_ANY_NAME = frozenset(
     {"index", "unique index", "primary key", "unique constraint", "exclusion constraint", "check", "foreign key"}
 )
@@ -45,7 +43,7 @@ class SchemaObject:
     schema: str
     table: str
     name: str
-    ddl: str  # '' when there is none to give: rows have to come with it, or it has to be written anew
+    ddl: str  # '' when there is none to give: rows have to come with it, or it has to be written by hand
     when: When
     problem: Problem = "missing"
     drop: str = ""  # what stands in its place on the target and has to go first
@@ -88,9 +86,10 @@ class MissingObjects(Shown):
         return tuple(found for found in self.objects if found.ddl and (not when or found.when in when))
 
     def headline(self) -> str:
-        """The verdict, and what was seen and not judged."""
+        """The verdict, what was seen and not judged, and what was not looked at."""
         verdict = "Nothing is missing: " if self.ok else ""
-        return "\n".join([f"{verdict}{self.reason}.", *(f"Note: {note}." for note in self.notes)])
+        notes = [f"Note: {note}." for note in self.notes]
+        return "\n".join([f"{verdict}{self.reason}.", *notes, f"Not looked at: {NOT_LOOKED_AT}."])
 
     def tables(self) -> list[Table]:
         """The objects with their DDL."""
@@ -109,7 +108,7 @@ def _count(count: int, kind: str) -> str:
 
 def _in_a_line(found: SchemaObject) -> str:
     if not found.ddl:
-        return "has to come with its rows" if found.when == "by the migration" else "has to be written anew"
+        return "has to come with its rows" if found.when == "by the migration" else "has to be written by hand"
     text = " ".join("; ".join(filter(None, (found.drop, found.ddl))).split())
     return text if len(text) <= 160 else f"{text[:160]}…"
 
@@ -123,9 +122,10 @@ def missing(source: Database, target: Database, schemas: Sequence[str]) -> Missi
         raise DatabaseError(f"{target}: what may be missing is known of PostgreSQL targets only.")
     if source.engine == "mysql":
         lost, looked_at = signatures.missing(source, target, schemas)
-        found = tuple(_object(item, "missing", None) for item in _sorted(lost))
+        found = tuple(_object(item, "missing") for item in in_order(lost))
         return MissingObjects(found, looked_at, tuple(schemas))
-    here, there = catalog.read(source, schemas), catalog.read(target, schemas)
+    here = catalog.read(source, schemas)
+    there = catalog.read(target, list({*schemas, *(item.schema for item in here.items if item.kind == "sequence")}))
     catalog.require_tables(source, schemas, {item.schema for item in here.items if item.kind == "table"})
     return compare(here, there, tuple(schemas))
 
@@ -133,21 +133,23 @@ def missing(source: Database, target: Database, schemas: Sequence[str]) -> Missi
 def compare(here: Catalog, there: Catalog, schemas: tuple[str, ...]) -> MissingObjects:
     """The two catalogs side by side."""
     known = {item.key: item for item in there.items}
-    lost = {item.name for item in here.items if item.kind == "table" and item.key not in known}
+    lost = {(item.schema, item.name) for item in here.items if item.kind == "table" and item.key not in known}
     same_text = here.version == there.version
     found: list[SchemaObject] = []
     notes: list[str] = []
     judged = 0
-    for item in _sorted(here.items):
-        if item.kind in NOTED:
-            notes += [] if item.key in known else [f"the {item.kind} {item.name} of the source is not on the target"]
-        elif not item.valid and item.kind in ("index", "unique index"):
+    for item in in_order(here.items):
+        if item.kind in NOTED and item.key not in known:
+            notes.append(f"the {item.kind} {item.name} of the source is not on the target")
+        elif item.kind == "extension":
+            continue
+        elif not item.valid and item.kind in INDEXES:
             notes.append(f"the {item.kind} {item.name} is invalid on the source itself and was left out")
-        elif item.table not in lost:  # a lost table is told once, without all that belongs to it
+        elif (item.schema, item.table) not in lost:  # a lost table is told once, without all that belongs to it
             judged += 1
             problem, other = _judge(item, known, there, same_text)
             if problem:
-                found.append(_object(item, problem, other))
+                found.append(_object(item, problem, other, here, there))
             notes += _notes(item, other)
     if not same_text:
         notes.append(
@@ -157,41 +159,22 @@ def compare(here: Catalog, there: Catalog, schemas: tuple[str, ...]) -> MissingO
     return MissingObjects(tuple(found), judged, schemas, tuple(notes))
 
 
-def _sorted(items: Iterable[Item]) -> list[Item]:
-    """In creation order; views after the views that they read."""
-    rank = {kind: place for place, kind in enumerate(ORDER)}
-    plain = sorted((item for item in items if item.kind not in VIEWS), key=lambda item: item.key[1:])
-    waiting = sorted((item for item in items if item.kind in VIEWS), key=lambda item: item.key[1:])
-    views: list[Item] = []
-    while waiting:
-        unmade = {f"{item.schema}.{item.name}" for item in waiting}
-        ready = [item for item in waiting if not unmade & {name.replace('"', "") for name in item.needs}] or waiting
-        views += ready
-        waiting = [item for item in waiting if item not in ready]
-    place = rank["view"]
-    return [
-        *sorted((item for item in plain if rank.get(item.kind, -1) < place), key=lambda item: rank.get(item.kind, -1)),
-        *views,
-        *sorted((item for item in plain if rank.get(item.kind, -1) > place), key=lambda item: rank[item.kind]),
-    ]
-
-
 def _judge(
     item: Item, known: dict[tuple[str, str, str, str], Item], there: Catalog, same_text: bool
 ) -> tuple[Problem | None, Item | None]:
     """What is wrong with its counterpart, and the counterpart."""
     if item.kind == "sequence" and item.detail:  # it is called otherwise where the column made its own
         generator = known.get(("default", item.schema, item.table, item.detail))
-        if generator is not None and generator.definition == OWN_SEQUENCE:
+        if generator is not None and generator.definition.startswith(OWN_SEQUENCE):
             return None, None
     other = known.get(item.key) or _renamed(item, there)
     if other is None:
         return "missing", None
-    if not other.valid and item.valid:
+    text = item.detail == other.detail if item.kind in VIEWS and not same_text else item.definition == other.definition
+    weak = item.valid and not other.valid
+    if weak and (text or item.kind not in VIEWS):
         return "invalid", other
-    if item.kind in VIEWS and not same_text:
-        return (None if other.detail == item.detail else "different"), other
-    return (None if other.definition == item.definition else "different"), other
+    return (None if text else "different"), other
 
 
 def _renamed(item: Item, there: Catalog) -> Item | None:
@@ -204,22 +187,51 @@ def _renamed(item: Item, there: Catalog) -> Item | None:
     return next(iter([*same, *taken]), None)
 
 
-def _object(item: Item, problem: Problem, other: Item | None) -> SchemaObject:
+def _object(
+    item: Item, problem: Problem, other: Item | None = None, here: Catalog | None = None, there: Catalog | None = None
+) -> SchemaObject:
     when: When = "at cutover" if item.kind in AT_CUTOVER else "before cutover"
-    if item.kind in BY_THE_MIGRATION:
-        when = "by the migration"
     ddl, drop = item.ddl, other.drop if other is not None else ""
-    if item.kind == "sequence" and other is not None:  # columns hang on it, so it is changed where it stands
+    if item.kind in BY_THE_MIGRATION and problem == "missing":
+        when, ddl = "by the migration", ""
+    elif item.kind == "sequence" and other is not None:  # columns hang on it, so it is changed where it stands
         ddl = ddl.replace("create ", "alter ", 1)
+    elif item.kind == "default" and other is not None:
+        ddl, drop = _default(item, other)
+    elif item.kind in VIEWS and other is not None and here is not None and there is not None:
+        ddl, drop = _view(item, problem, other, here, there)
     return SchemaObject(
         item.kind, item.schema, item.table, item.name, ddl, when, problem, drop, item.detail == "partitioned"
     )
 
 
+def _default(item: Item, other: Item) -> tuple[str, str]:
+    """A sequence of its own is altered where it stands, so that it keeps its position."""
+    if item.definition.startswith(OWN_SEQUENCE) and other.definition.startswith(OWN_SEQUENCE):
+        return f"alter sequence {other.needs[0]}{item.definition.removeprefix(OWN_SEQUENCE)}", ""
+    return item.ddl, other.drop
+
+
+def _view(item: Item, problem: Problem, other: Item, here: Catalog, there: Catalog) -> tuple[str, str]:
+    """A view is replaced where its columns stay, so that what reads it stays too; else all of these are remade."""
+    if problem == "invalid":
+        return other.drop.replace("drop ", "refresh ", 1), ""
+    if item.kind == other.kind == "view" and f"{item.detail}, ".startswith(f"{other.detail}, "):
+        return item.ddl.replace("create view ", "create or replace view ", 1), ""
+    ours = {one.key: one for one in here.items}
+    reading = there.reading(other)
+    dropped = [*(one.drop for one in reversed(reading)), other.drop]
+    gone = {(one.schema, one.name) for one in (other, *reading)}
+    indexes = [one.ddl for one in there.items if one.kind in INDEXES and (one.schema, one.table) in gone]
+    made = [item.ddl, *(ours.get(one.key, one).ddl for one in reading), *indexes]
+    return "; ".join(made), "; ".join(dropped)
+
+
 def _notes(item: Item, other: Item | None) -> list[str]:
     """What is told and not judged about an object that is on both sides."""
     where = ".".join(filter(None, (item.schema, item.table, item.name)))
-    said = [] if item.valid else [f"the {item.kind} {where} is not validated on the source either"]
+    weakness = "not populated" if item.kind in VIEWS else item.detail
+    said = [] if item.valid else [f"the {item.kind} {where} is {weakness} on the source itself"]
     if other is None:
         return said
     if item.kind in ("column", "default") and item.detail != other.detail:
@@ -256,7 +268,7 @@ def repair(
 
 def _statements(found: SchemaObject, concurrently: bool) -> list[str]:
     statements = [statement for statement in (found.drop, found.ddl) if statement]
-    if concurrently and found.kind in ("index", "unique index") and not found.partitioned:
+    if concurrently and found.kind in INDEXES and not found.partitioned:
         statements = [statement.replace(" INDEX ", " INDEX CONCURRENTLY ", 1) for statement in statements]
         return [statement.replace("drop index ", "drop index concurrently ", 1) for statement in statements]
     return ["; ".join(statements)] if statements else []
@@ -268,7 +280,7 @@ def _make(
     """Run one object's statements as the owner of its table, so that it belongs to who owns the table."""
     import psycopg
 
-    owner = session.execute(OWNER, (found.schema, found.table, found.schema)).fetchone()
+    owner = session.execute(OWNER, (found.schema, found.table or found.name, found.schema)).fetchone()
     session.execute(f"set role {owner[0]}" if owner else "reset role")
     for statement in statements:
         alone = bool(re.match(r"(create|create unique|drop) index concurrently ", statement, re.IGNORECASE))

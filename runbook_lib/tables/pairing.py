@@ -38,7 +38,7 @@ def pairs(
     is a pair with one side; a name that means nothing, a column that is nowhere and a type that has no canonical text
     are errors.
     """
-    here, there = _tables(source), _tables(target)
+    here, there = _tables(source, names, exclude), _tables(target, names, exclude)
     columns, renamed = columns or {}, renamed or {}
     moved = {old: new for old, new in renamed.items() if old.count(".") == 1}
     wanted = {name: moved.get(name, name) for name in here if _matches(name, names) and not _matches(name, exclude)}
@@ -63,14 +63,28 @@ def _refuse_json_without_key(pairs: Sequence[Pair]) -> None:
         if any(part.kind == "json" for view in views for part in view.fields):
             raise DatabaseError(
                 f"{pair.name} holds JSON and has no key: engines print JSON differently, so it is compared row by row, "
-                "and nothing tells these rows apart. Compare the other columns (columns=…)."
+                f"and nothing tells these rows apart. {_otherwise(pair.name)}."
             )
 
 
-def _tables(database: Database) -> dict[str, Table]:
+def _otherwise(table: str) -> str:
+    """What can be done about a column that cannot be compared."""
+    return f"Compare the other columns (columns={{{table!r}: […]}}), or leave the table out (exclude=[{table!r}])"
+
+
+def _tables(database: Database, names: Sequence[str], exclude: Sequence[str]) -> dict[str, Table]:
+    """The tables by name; DatabaseError when two that are asked for have one name, as dots are part of it."""
     dialect = dialects.of(database)
+    found: dict[str, Table] = {}
     with database.session() as session:
-        return {str(table): table for table in dialect.tables(session)}
+        for table in dialect.tables(session):
+            other = found.setdefault(str(table), table)
+            if other is not table and _matches(str(table), names) and not _matches(str(table), exclude):
+                raise DatabaseError(
+                    f"{database}: {table} is the name of two tables, {other.name!r} of the schema {other.schema!r} and "
+                    f"{table.name!r} of {table.schema!r}. Rename one, or leave both out (exclude=[{str(table)!r}])."
+                )
+    return found
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -103,6 +117,9 @@ def _alone(table: Table) -> Pair:
 def _pair(name: str, here: Table, there: Table | None, only: Sequence[str] | None, renamed: Mapping[str, str]) -> Pair:
     if there is None:
         return Pair(name, View(here.schema, here.name, (), ()), None)
+    problem = _problem(here, there)
+    if problem:
+        return Pair(name, View(here.schema, here.name, (), ()), View(there.schema, there.name, (), ()), problem=problem)
     moved = {
         old.rpartition(".")[2]: new for old, new in renamed.items() if old.rpartition(".")[0] == name
     }  # fmt: skip
@@ -129,20 +146,28 @@ def _pair(name: str, here: Table, there: Table | None, only: Sequence[str] | Non
     )  # fmt: skip
 
 
+def _problem(here: Table, there: Table) -> str:
+    """Why there are no rows to compare in these tables; '' when there are."""
+    foreign = [side for side, table in (("source", here), ("target", there)) if table.foreign]
+    if foreign:
+        return f"a foreign table on the {' and the '.join(foreign)}: its rows are in another database"
+    return "" if here.columns or there.columns else "no columns on either side"
+
+
 def _fields(table: str, one: Column, other: Column) -> tuple[Field, Field]:
     """Two columns as the kind that both can be compared as; DatabaseError when there is none."""
     for column in (one, other):
         if column.kind is None:
             raise DatabaseError(
                 f"{table}.{column.name} is of type {column.type}, which has no canonical text: nothing true can be "
-                f"said about it. Compare the other columns (columns={{{table!r}: […]}}), or cast it in a view."
+                f"said about it. {_otherwise(table)}, or cast it in a view."
             )
     kinds = frozenset(column.kind for column in (one, other) if column.kind is not None)
     kind = one.kind if len(kinds) == 1 else ALIKE.get(kinds)
     if kind is None or (kind == "other" and one.base != other.base):
         raise DatabaseError(
             f"{table}.{one.name} is {one.type} on the source and {other.type} on the target: these cannot be compared. "
-            f"Compare the other columns (columns={{{table!r}: […]}})."
+            f"{_otherwise(table)}."
         )
     alike = one.type == other.type
     return Field(one, kind, alike), Field(other, kind, alike)

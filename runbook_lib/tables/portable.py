@@ -44,10 +44,13 @@ def _md5(fields: Sequence[Field], values: Sequence[str | None]) -> bytes:
 
 
 def meaning(text: str) -> str:
-    """JSON with its keys sorted, without blanks, numbers by their value; text that is no JSON as it is."""
+    """JSON with its keys sorted, without blanks, numbers by their value; text that is no JSON as it is.
+
+    As it is, too, when a number's exponent or the nesting is beyond what can be read here.
+    """
     try:
         return _dumped(json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse))
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         return text
 
 

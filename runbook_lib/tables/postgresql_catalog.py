@@ -25,16 +25,16 @@ ORDERED = frozenset({
 TYPES = "select t.oid, typname, typtype, typbasetype, case when typcategory = 'A' then typelem else 0 end, nspname"
 TYPES += " from pg_type t join pg_namespace n on n.oid = typnamespace where typtype in ('b', 'd', 'e', 'r', 'm')"
 COLUMNS = """
-select c.oid, n.nspname, c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid,
-       not a.attnotnull,
+select c.oid, n.nspname, c.relname, c.relkind = 'f', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+       a.atttypid, not a.attnotnull,
        coalesce(l.collname in ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8')
                 or l.collname = 'default' and d.datcollate in ('C', 'POSIX', 'C.UTF-8', 'C.utf8')
                    and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') in ('c', 'b'), true)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 left join pg_collation l on l.oid = a.attcollation
 join pg_database d on d.datname = current_database()
-where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
+where c.relkind in ('r', 'p', 'f') and not c.relispartition and c.relpersistence <> 't'
   and n.nspname not in ('information_schema', 'pg_catalog', 'pg_toast')
 order by n.nspname, c.relname, a.attnum"""
 KEYS = """
@@ -51,15 +51,20 @@ def describe(session: Any) -> list[Table]:
     types = {row[0]: row[1:] for row in session.execute(TYPES).fetchall()}
     columns: dict[int, dict[int, Column]] = defaultdict(dict)
     names = {}
-    for relation, schema, table, number, name, shown, type_id, nullable, bytewise in session.execute(COLUMNS):
-        names[relation] = schema, table
+    for relation, schema, table, foreign, number, name, shown, type_id, nullable, bytewise in session.execute(COLUMNS):
+        names[relation] = schema, table, foreign
+        if number is None:
+            continue
         base, kind = _kind(type_id, types)
         columns[relation][number] = Column(name, shown, kind, nullable, base, bytewise, base in ORDERED)
     keys: dict[int, tuple[str, ...]] = {}
     for relation, numbers, count in session.execute(KEYS):
         if relation in names:
             keys.setdefault(relation, tuple(columns[relation][number].name for number in numbers[:count]))
-    return [Table(*names[found], tuple(columns[found].values()), keys.get(found, ())) for found in names]
+    return [
+        Table(schema, name, tuple(columns[found].values()), keys.get(found, ()), foreign)
+        for found, (schema, name, foreign) in names.items()
+    ]
 
 
 def _kind(type_id: int, types: dict[int, tuple[Any, ...]]) -> tuple[str, Kind | None]:

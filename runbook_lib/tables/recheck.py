@@ -41,7 +41,8 @@ def look_again(
             if pair.key:
                 findings.kept = list(_by_key(sides, pair, findings.kept))
             else:  # nothing to look a row up by: the table is read again
-                found[pair.name] = narrowed(sides, 0, pair, Span(rows=findings.source), options.method)
+                again = narrowed(sides, 0, pair, Span(rows=findings.source), options.method)
+                found[pair.name] = again.still(findings)
         return values(sides, open_ones, found, options.sample)
 
 

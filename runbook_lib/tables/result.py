@@ -93,9 +93,14 @@ class Comparison(Shown):
     @property
     def reason(self) -> str:
         """What was found, in a sentence."""
-        how = EVIDENCE[self.method]
         if not self.compared:
             return "No table was compared."
+        when = f"As each part was when it was read, at {self.moments} moments: " if self.moments > 1 else ""
+        return when + self._found
+
+    @property
+    def _found(self) -> str:
+        how = EVIDENCE[self.method]
         bad = [table for table in self.compared if not table.ok]
         if not bad and self.rows:
             return f"{plural(self.rows, 'row')} in {plural(len(self.compared), 'table')} are the same, {how}."
@@ -107,8 +112,8 @@ class Comparison(Shown):
 
     def headline(self) -> str:
         """Verdict first."""
-        split = f" Read in {self.moments} parts, each of another moment." if self.moments > 1 else ""
-        return f"{'The rows are the same.' if self.ok else 'The rows are not the same.'} {self.reason}{split}"
+        were = "were" if self.moments > 1 else "are"
+        return f"The rows {were} {'' if self.ok else 'not '}the same. {self.reason}"
 
     def tables(self) -> list[Table]:
         """Counts per table, then the rows that differ."""
