@@ -461,3 +461,22 @@ def test_a_table_is_not_compared_with_itself(make: Make) -> None:
     source, _ = make("create table t (id int primary key); insert into t values (1)")
     with pytest.raises(DatabaseError, match="would be compared with itself"):
         tables.refuse_itself(source, source, tables.pairs(source, source, ["%"]))
+
+
+@pytest.mark.parametrize(("key", "value"), [("bigint", "i"), ("text", "i::text")])
+def test_rows_of_the_target_without_their_key_are_told(make: Make, key: str, value: str) -> None:
+    filled = f"insert into t select {value}, i from generate_series(1, 300) i"
+    source, target = make(
+        f"create table t (id {key} primary key, n int); {filled}", f"create table t (id {key}, n int); {filled}",
+        "; insert into t select null, i from generate_series(1, 5) i",
+    )  # fmt: skip
+    found = tables.compare(source, target, tables.pairs(source, target, ["%"]), QUICK)
+    assert not found.ok and "5 rows on the target without a key (id is NULL)" in repr(found)
+
+
+def test_keys_at_both_ends_of_an_integer_are_compared(make: Make) -> None:
+    rows = "(-9223372036854775808, 1), (9223372036854775807, 2)"
+    script = f"create table t (id bigint primary key, n int); insert into t values {rows}"
+    source, target = make(script, script, "; update t set n = 3 where id > 0")
+    found = tables.compare(source, target, tables.pairs(source, target, ["%"]), QUICK)
+    assert [one.key for one in found.compared[0].differences] == [{"id": "9223372036854775807"}]

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 from ..databases import Database, translated
+from ..display import plural
 from ..errors import DatabaseError
 from . import ranges
 from .checkpoint import Checkpoint
@@ -33,6 +34,7 @@ def compare(
     options = options or Options()
     checkpoint = Checkpoint(options.checkpoint, source, target, pairs, options.method)
     with opened(source, target, options) as sides:
+        pairs = [_keyed(sides, pair) for pair in pairs]
         for number, pair in enumerate(pairs, 1):
             if _comparable(pair):
                 told = Progress(pair.name, number, len(pairs), 0, 0, 0)
@@ -70,8 +72,22 @@ def refuse_itself(source: Database, target: Database, pairs: Sequence[Pair]) -> 
             raise DatabaseError(f"{source} is the source and the target: {pair.name} would be compared with itself.")
 
 
+def _keyed(sides: Sides, pair: Pair) -> Pair:
+    """The pair, with a problem when rows lack their key, as on a target that has lost its primary key."""
+    if not _comparable(pair):
+        return pair
+    said = []
+    for label, side, view in zip(("source", "target"), (sides.source, sides.target), both(pair), strict=True):
+        if any(part.column.nullable for part in view.key):
+            (count,) = side.ask(0, side.dialect.keyless(view))
+            if count:
+                names = ", ".join(part.column.name for part in view.key)
+                said.append(f"{plural(count, 'row')} on the {label} without a key ({names} is NULL)")
+    return replace(pair, problem="; ".join(said)) if said else pair
+
+
 def _comparable(pair: Pair) -> bool:
-    return pair.source is not None and pair.target is not None and bool(pair.columns)
+    return not pair.problem and pair.source is not None and pair.target is not None and bool(pair.columns)
 
 
 def _problem(pair: Pair) -> str:

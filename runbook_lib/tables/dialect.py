@@ -96,6 +96,9 @@ class Dialect(Protocol):
         Of a table without key, `keys` are (md5 in hex,), and one row of each is enough.
         """
 
+    def keyless(self, view: View) -> Statement:
+        """One row: how many rows lack a part of their key. They are in no range, and nothing would look at them."""
+
 
 def of(database: Database) -> Dialect:
     """The dialect that a database speaks."""

@@ -121,6 +121,11 @@ class PostgreSQL:
             sql = f"select {_md5(view, common)}, count(*) from {_name(view)} t{where} group by 1"
         return Statement(sql, parameters, lambda row: (tuple(row[:-2]), bytes.fromhex(row[-2]), row[-1]))
 
+    def keyless(self, view: View) -> Statement:
+        """How many rows lack a part of their key."""
+        missing = " or ".join(f"t.{_quoted(part.column.name)} is null" for part in view.key)
+        return Statement(f"select count(*) from {_name(view)} t where {missing}", (), lambda row: int(row[0]))
+
     def lookup(self, view: View, common: Common, keys: Sequence[Key], values: bool) -> Statement:
         """Rows of (key, md5, values) with these keys."""
         md5 = _md5(view, common)

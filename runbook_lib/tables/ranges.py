@@ -62,7 +62,7 @@ def _integer(pair: Pair) -> bool:
 
 def _width(lower: Key, upper: Key, rows: int) -> int:
     """How much of the keys holds about BUCKET rows."""
-    return max(1, (int(upper[0]) - int(lower[0])) * BUCKET // max(1, rows))
+    return min(max(1, (int(upper[0]) - int(lower[0])) * BUCKET // max(1, rows)), 2**63 - 1)
 
 
 def modulus(span: Span) -> int:
