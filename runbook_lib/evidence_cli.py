@@ -185,7 +185,8 @@ def verify(
     colour = {"intact": "green", "unconfirmed": "yellow"}.get(seen.state, "red")
     console.print(f"[{colour}]{escape(seen.sentence)}[/]", soft_wrap=True)
     if seen.run is not None:
-        console.print(f"Run {seen.folder}: {_coloured(seen.run['verdict'])}, by {escape(seen.run['operator'])}")
+        named, verdict, operator = (seen.run[name] for name in ("run", "verdict", "operator"))
+        console.print(f"Run {escape(named)}: {_coloured(verdict)}, by {escape(operator)}")
         console.print(f"Signed by the key {seen.run['signer']['fingerprint']}", soft_wrap=True)
     for fault in seen.faults:
         console.print(f"  [red]FAULT[/]  {escape(fault)}", soft_wrap=True)

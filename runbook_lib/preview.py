@@ -56,7 +56,7 @@ def make(environment: str, steps: list[Step], parameters: dict[str, Any]) -> Pat
         "created": now.isoformat(timespec="seconds"),
         "valid_until": (now + timedelta(hours=loaded.approval.valid_hours)).isoformat(timespec="seconds"),
         "by": {key: value for key, value in provenance().items() if key in ("operator", "host")},
-        "approval": _approval(loaded),
+        "approval": approval.terms(loaded.approval),
         "scope": scope,
         "estimate": {"files": (files := _files(runbooks)), "time": _time(loaded, steps), "money": _money(files)},
     }
@@ -69,11 +69,10 @@ def compare(path: Path, environment: str, steps: list[Step], parameters: dict[st
     plan = approval.read_plan(path)
     now, _ = _scope(folder, environment, steps, parameters)
     signed = signoff.signatures(path.parent, "plan.json")
-    said = approval.objections(
-        path, signed, operator=provenance()["operator"], key=keys.own_key().public_key.keyid, at=datetime.now(UTC)
-    )
+    wanted, own = load_environment(environment).approval, keys.own_key().public_key.keyid
+    operator = provenance()["operator"]
+    said = approval.objections(path, signed, wanted, operator=operator, key=own, at=datetime.now(UTC))
     said += approval.differences(plan["scope"], now)
-    said += approval.differences(plan["approval"], _approval(load_environment(environment)), "approval")
     if said:
         raise ChangeRefused(
             f"The run is not the one of {path}:\n  " + "\n  ".join(said) + "\nNothing was changed. `runbook run --plan`"
@@ -114,10 +113,6 @@ def _scope(
         "library": _library(),
         "lock": sha256(lock) if (lock := project_root() / "requirements.lock").exists() else None,
     }, runbooks
-
-
-def _approval(loaded: Environment) -> dict[str, Any]:
-    return {"required": loaded.approval.required, "approvers": list(loaded.approval.approvers)}
 
 
 def _opened(

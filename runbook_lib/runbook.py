@@ -77,7 +77,7 @@ class Runbook:
         )
         self.memory = memory(environment.environment, environment.account)
         kernel.join(self.record, notebook, run.path)
-        self.record("open", knobs=self.knobs.as_dict())
+        self.record("open", knobs=self.knobs.as_dict(), approval=approval.terms(environment.approval))
 
     @classmethod
     def open(cls, environment: str, *, notebook: str, **passed: Any) -> Runbook:
@@ -149,12 +149,26 @@ class Runbook:
                     f"{where} is for account {account}, but these credentials belong to {self.identity.account} "
                     f"({self.identity.arn}). Sign in to the right account, or set `profile`."
                 )
-            if self.environment.approval.required and (missing := approval.missing(self.run.path)):
-                raise ChangeRefused(
-                    f"{where}: {'; '.join(missing)}. Make a plan (`runbook run --plan`), let it be signed, and run it "
-                    "with --approved."
-                )
+            self._approved(where)
             self._account_seen = True
+
+    def _approved(self, where: str) -> None:
+        """The run is one of a plan that another person signed, where the environment asks for that."""
+        if not self.environment.approval.required:
+            return
+        here = {
+            "environment": self.environment.environment,
+            "world": self.endpoint.world,
+            "account": self.identity.account,
+            "caller": self.identity.arn,
+            "regions": self.environment.regions.model_dump(),
+        }
+        missing = approval.missing(self.run.path, self.environment.approval, here, self.notebook, self.knobs.as_dict())
+        if missing:
+            raise ChangeRefused(
+                f"{where}: {'; '.join(missing)}. Make a plan (`runbook run --plan`), let it be signed, and run it with "
+                "--approved."
+            )
 
     def _remember(self, key: str, value: Any) -> None:
         """Durable for later runs, and a line in this run's record."""

@@ -12,10 +12,13 @@ from typer.testing import CliRunner
 from runbook_lib.checks import MIME_TYPE
 from runbook_lib.cli import app
 from runbook_lib.errors import RunbookError
+from runbook_lib.evidence.approval import terms
 from runbook_lib.evidence.files import SOURCES, as_json, entries
 from runbook_lib.evidence.folder import MARK, RunFolder
+from runbook_lib.settings import Approval
 
 Json = dict[str, Any]
+NOBODY = Approval()  # has to approve
 WHO = {"operator": "mary", "host": "bridge", "python": "3.11.7", "libraries": {"boto3": "1.44.5"}, "code": None}
 
 
@@ -78,6 +81,7 @@ def synthetic(
     name: str = "20260101T000000Z-abc123",
     notebooks: dict[str, list[Json]] | None = None,
     mode: str = "headless",
+    wanted: Approval = NOBODY,
 ) -> RunFolder:
     """An open run folder whose notebooks show these checks."""
     notebooks = notebooks or {"01_look": [check("It is there"), check("It is equal", "PASS", 2, 2)]}
@@ -91,20 +95,20 @@ def synthetic(
     good = True
     for notebook, checks in notebooks.items():
         save(path / SOURCES / f"{notebook}.ipynb", source_cells(checks))
-        good = _run(folder, notebook, checks, mode) and good
+        good = _run(folder, notebook, checks, mode, wanted) and good
     if mode == "headless":
         folder.events("run-end", status="passed" if good else "failed")
     return folder
 
 
-def _run(folder: RunFolder, notebook: str, checks: list[Json], mode: str) -> bool:
+def _run(folder: RunFolder, notebook: str, checks: list[Json], mode: str, wanted: Approval) -> bool:
     """One notebook and its events; did it pass?"""
     cells = executed_cells(checks)
     record = folder.events.bind(notebook=notebook)
     if mode == "headless":
         record("notebook-start")
     world = {"environment": "lab", "world": "LAB", "endpoint": "http://127.0.0.1:1", "account": "123456789012"}
-    record("open", knobs={}, **world)
+    record("open", knobs={}, approval=terms(wanted), **world)
     regions = {"cloud": "eu-central-1", "premises": "eu-west-1"}
     record("identity", arn="arn:aws:iam::123456789012:user/mary", regions=regions, **world)
     record(

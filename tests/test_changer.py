@@ -12,7 +12,9 @@ import pytest
 from runbook_lib.errors import ChangeRefused
 from runbook_lib.evidence.changer import Changer
 from runbook_lib.evidence.folder import ONLY_LOOKING, RunFolder, changer_path
-from tests.test_journey import execute
+from runbook_lib.runs.plan import Step
+from runbook_lib.runs.run import Outcome, run
+from tests import notebooks
 from tests.throwaway import ThrowawayLab
 
 HOLD = """
@@ -55,31 +57,45 @@ def test_another_environment_is_free(holder: object, tmp_path: Path) -> None:
     Changer(tmp_path / "another.lock").hold("the-second-run")
 
 
-def test_while_another_run_changes_a_run_may_look_and_not_change(lab: ThrowawayLab) -> None:
+OPEN = "from runbook_lib import Runbook\nrb = Runbook.open('lab', notebook='02_run_datasync_task')"
+LOOK = "rb.check('The task is there', rb.task_available())"
+CHANGE = "rb.datasync.run(rb.datasync.pending())"
+
+
+def execute(folder: RunFolder, tmp_path: Path, *cells: str) -> Outcome:
+    """A notebook of a few cells, run as the command runs it."""
+    step = Step(notebooks.notebook(tmp_path / "02_run_datasync_task.ipynb", OPEN, *cells))
+    (outcome,) = run([step], folder, {"environment": "lab"})
+    return outcome
+
+
+def test_while_another_run_changes_a_run_may_look_and_not_change(lab: ThrowawayLab, tmp_path: Path) -> None:
     lab.reset("02")
     other = Changer(changer_path("lab", "123456789012"))
     other.hold("the-first-run")
     try:
         folder = RunFolder.create("lab", "headless")
-        looked, refused = [*execute("00", folder=folder), *execute("02", folder=folder)]
+        looked, refused = execute(folder, tmp_path, LOOK), execute(folder, tmp_path, CHANGE)
     finally:
         other.close()
     assert looked.ok, looked
     assert refused.status == "failed"
     assert "ChangeRefused: Another run is changing this environment: run the-first-run" in refused.error
     assert [event["allowed"] for event in folder.events.read() if event["kind"] == "guard"] == [False]
-    (free,) = execute("02", folder=folder)
+    free = execute(folder, tmp_path, CHANGE)
     assert free.ok, free
     after = Changer(other.path)
     after.hold("the run after")  # the runner let go at its end
     after.close()
 
 
-def test_a_kernel_that_only_looks_changes_nothing(lab: ThrowawayLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_only_looks_changes_nothing(
+    lab: ThrowawayLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab.reset("02")
     monkeypatch.setenv(ONLY_LOOKING, "1")
     folder = RunFolder.create("lab", "headless")
-    (refused,) = execute("02", folder=folder)
+    refused = execute(folder, tmp_path, CHANGE)
     assert refused.status == "failed"
     assert "its postconditions are only looked at" in refused.error
     calls = [event for event in folder.events.read() if event["kind"] == "aws-call"]

@@ -170,6 +170,38 @@ def test_a_lost_start_without_a_trace_is_unknown_and_the_next_run_looks_before_i
     assert second.run().adopted
 
 
+def started(aws: Aws, **more: Any) -> None:
+    """An earlier process started execution 2 and remembers that."""
+    aws.memory[f"datasync.start {TASK}"] = {"known": [execution_arn(1)], "arn": execution_arn(2), "at": "", **more}
+
+
+def test_an_execution_that_ended_when_its_runner_was_dead_is_taken_and_not_repeated(aws: Aws) -> None:
+    started(aws)
+    aws.described(2, "SUCCESS", FilesTransferred=2)
+    seen = aws.run(changed=NOW - timedelta(minutes=1))
+    assert (seen.arn, seen.adopted, seen.items_transferred) == (execution_arn(2), True, 2)
+    assert aws.memory[f"datasync.start {TASK}"]["ended"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("why", ["failed", "older than the last change", "other filters", "its end was seen", "gone"])
+def test_an_ended_execution_that_is_not_this_one_is_not_taken(aws: Aws, why: str) -> None:
+    started(aws, **({"ended": "SUCCESS"} if why == "its end was seen" else {}))
+    narrow = {"Includes": [{"FilterType": "SIMPLE_PATTERN", "Value": "/only"}]} if why == "other filters" else {}
+    if why == "gone":
+        aws.look.add_client_error("describe_task_execution", "InvalidRequestException", "no such execution", 400)
+    elif why != "its end was seen":
+        aws.described(2, "ERROR" if why == "failed" else "SUCCESS", **narrow)
+    aws.task_described()
+    aws.listed(1, 2)
+    aws.start.add_response("start_task_execution", {"TaskExecutionArn": execution_arn(3)}, {"TaskArn": TASK})
+    aws.described(3, "SUCCESS", NOW + timedelta(hours=1))
+    changed = NOW + timedelta(minutes=1) if why == "older than the last change" else None
+    assert (aws.run(changed=changed).arn, aws.memory[f"datasync.start {TASK}"]["ended"]) == (
+        execution_arn(3),
+        "SUCCESS",
+    )
+
+
 def test_an_old_intent_without_a_trace_is_dropped(aws: Aws) -> None:
     old = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     aws.memory[f"datasync.start {TASK}"] = {"known": [execution_arn(1)], "arn": None, "at": old}

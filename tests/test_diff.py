@@ -63,6 +63,15 @@ def test_another_notebook_is_a_surprise(tmp_path: Path) -> None:
     assert ("02_copy", "in one run only") in {(one.where, one.what) for one in compare(first, second).surprises}
 
 
+def test_the_calls_of_a_notebook_that_is_in_one_run_only_are_folded(tmp_path: Path) -> None:
+    first = synthetic(tmp_path, "20260101T000000Z-aaaaaa", {"01_look": [check("A")]})
+    second = synthetic(tmp_path, "20260102T000000Z-bbbbbb", {"01_look": [check("A")], "02_copy": [check("B")]})
+    second.events("aws-call", notebook="02_copy", service="s3", operation="DeleteObject", changes=True)
+    found = compare(seal(first), seal(second))
+    assert [one.where for one in found.surprises] == ["02_copy"]
+    assert "s3 DeleteObject" in {one.what for one in found.expected}
+
+
 def test_an_open_run_cannot_be_compared(tmp_path: Path) -> None:
     first = seal(synthetic(tmp_path, "20260101T000000Z-aaaaaa"))
     with pytest.raises(EvidenceError, match="not sealed"):

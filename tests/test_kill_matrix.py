@@ -80,8 +80,9 @@ def test_every_cell_completed_is_a_pass_and_nothing_else_is(folder: RunFolder, t
 
 def runner(*options: str) -> subprocess.Popen[str]:
     """Plain papermill with our engine, on the notebook of the test."""
-    command = [sys.executable, "-m", "papermill", "--engine", "runbook", "--no-progress-bar", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [*notebooks.PAPERMILL, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.parametrize("cell", [1, 2])

@@ -18,9 +18,11 @@ from runbook_lib.evidence.events import Events
 from runbook_lib.evidence.folder import RunFolder
 from runbook_lib.evidence.seal import keep_sources, seal
 from runbook_lib.evidence.verify import verify
+from runbook_lib.runbook import Runbook
 from runbook_lib.runs import plan
 from runbook_lib.runs.run import Outcome, run
-from runbook_lib.settings import environment_file
+from runbook_lib.settings import environment_file, load_environment
+from runbook_lib.world import endpoint_of
 from tests.records import check, command, synthetic
 from tests.throwaway import ThrowawayLab, client
 
@@ -125,10 +127,43 @@ def test_a_plan_that_expired_or_was_edited_after_it_was_signed_is_refused(monkey
     path.write_text(json.dumps(content | {"valid_until": "2020-01-01T00:00:00+00:00"}))
     with pytest.raises(ChangeRefused) as refused:
         preview.compare(path, "lab", STEPS, {"environment": "lab"}, RunFolder.create("lab", "headless"))
-    assert "signs another plan" in str(refused.value) and "the plan expired at 2020" in str(refused.value)
+    assert "signs another plan" in str(refused.value) and "valid until 2020" in str(refused.value)
     path.write_text("{}")
     with pytest.raises(EvidenceError, match="runbook run --plan"):
         read_plan(path)
+
+
+def test_a_plan_that_was_written_by_hand_does_not_help(lab: ThrowawayLab, strict: str, tmp_path: Path) -> None:
+    lab.reset("01")
+    folder = RunFolder.create("strict", "headless")
+    keep_sources(folder, [STEPS[0].path])
+    content = json.loads(made(strict).read_text())
+    for changed, said in (
+        ({"scope": {}}, "is not a plan"),
+        ({"approval": {"required": False, "approvers": [], "valid_hours": 24}}, "approval.required: planned False"),
+        ({"valid_until": "2099-01-01T00:00:00+00:00", "created": "2020-01-01T00:00:00+00:00"}, "the plan expired"),
+        ({"created": "2099-01-01T00:00:00+00:00"}, "after the run began"),
+        ({"scope": content["scope"] | {"account": "210987654321"}}, "the plan is for account '210987654321'"),
+        ({"scope": content["scope"] | {"notebooks": {}}}, "the plan is not for 01_create_test_file"),
+        ({"scope": _with(content["scope"], "source", "0" * 64)}, "is not the notebook that was planned"),
+        ({"scope": _with(content["scope"], "knobs", {"new_file": "x"})}, "01_create_test_file: knob"),
+    ):
+        (folder.path / "plan.json").write_text(json.dumps(content | changed))
+        with pytest.raises(ChangeRefused) as refused:
+            rb(strict, folder)._allow_change()
+        assert said in str(refused.value)
+    assert all(event["allowed"] is False for event in folder.events.read() if event["kind"] == "guard")
+
+
+def _with(scope: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    entry = scope["notebooks"]["01_create_test_file"] | {name: value}
+    return scope | {"notebooks": {"01_create_test_file": entry}}
+
+
+def rb(environment: str, folder: RunFolder) -> Runbook:
+    """The runbook as a kernel of the run opens it."""
+    loaded = load_environment(environment)
+    return Runbook(loaded, "01_create_test_file", {}, folder, endpoint_of(loaded))
 
 
 def test_an_environment_can_require_an_approver_and_then_nothing_is_changed_without(

@@ -16,6 +16,7 @@ import yaml
 from runbook_lib.errors import NotFound, SettingsError
 from runbook_lib.evidence.events import Events
 from runbook_lib.evidence.folder import RunFolder
+from runbook_lib.runbook import Runbook
 from runbook_lib.runs.plan import chosen, steps
 from runbook_lib.runs.request import resumed
 from runbook_lib.runs.resume import looking
@@ -63,10 +64,10 @@ def fresh(lab: ThrowawayLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_killed_run_is_resumed_without_doing_anything_twice(fresh: ThrowawayLab) -> None:
     before = changes(fresh)
-    command = [sys.executable, "-m", "runbook_lib.cli", "run", "01", "02", "03", "04"]
+    command = [sys.executable, "-m", "runbook_lib.cli", "run", "01", "02", "04"]
     runner = subprocess.Popen(command, cwd=PACKAGE_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     eventually(lambda: runs() and ("02", "passed") in happened(runs()[0], "notebook-end"), 120)
-    eventually(lambda: ("03", "running") in happened(runs()[0], "cell"), 60)
+    eventually(lambda: ("04", "running") in happened(runs()[0], "cell"), 60)
     os.kill(runner.pid, signal.SIGKILL)
     runner.wait()
     (killed,) = runs()
@@ -76,7 +77,6 @@ def test_a_killed_run_is_resumed_without_doing_anything_twice(fresh: ThrowawayLa
     assert happened(resumed, "notebook-end") == [
         ("01", "skipped"),
         ("02", "skipped"),
-        ("03", "passed"),
         ("04", "passed"),
     ]
     assert happened(runs()[-1], "resume") == [("01", "skipped"), ("02", "skipped")]
@@ -86,13 +86,43 @@ def test_a_killed_run_is_resumed_without_doing_anything_twice(fresh: ThrowawayLa
 
 
 def test_what_does_not_hold_any_more_is_run_again(fresh: ThrowawayLab) -> None:
-    assert runbook("run", "01")[0] == 0
+    (outcome,) = run(chosen(["01"]), RunFolder.create("lab", "headless"), {"environment": "lab"})
+    assert outcome.ok, outcome
     (fresh.state / "application-server/mnt/data/new-image.jpg").unlink()
     code, said = runbook("run", "--resume", runs()[-1].name)
     assert code == 0, said
     assert happened(runs()[-1], "resume") == [("01", "run again")]
     assert happened(runs()[-1], "notebook-end") == [("01", "passed")]
     assert changes(fresh)["copies"] == 2
+
+
+START = """
+from runbook_lib import Runbook
+rb = Runbook.open("lab", notebook="02_run_datasync_task")
+rb.datasync.run(rb.datasync.pending())
+"""
+
+
+def test_an_execution_that_ended_before_the_resume_is_not_repeated(
+    fresh: ThrowawayLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = changes(fresh)["executions"]
+    (fresh.state / "application-server/mnt/data/another.jpg").write_bytes(b"x" * 20_000)
+    fresh.verb("pace", "1")
+    folder = RunFolder.create("lab", "headless")
+    monkeypatch.setenv("RUNBOOK_RUN", str(folder.path))
+    noted = lambda: [event for event in folder.events.read() if event["kind"] == "note"]  # noqa: E731
+    with subprocess.Popen([sys.executable, "-c", START], cwd=PACKAGE_ROOT) as starter:
+        eventually(lambda: noted() and noted()[-1]["value"]["arn"], 60)
+        starter.kill()
+    assert "ended" not in noted()[-1]["value"], "it was killed too late"
+    fresh.verb("pace", "0")
+    describe = client(fresh, "datasync").describe_task_execution
+    eventually(lambda: describe(TaskExecutionArn=noted()[-1]["value"]["arn"])["Status"] == "SUCCESS", 60)
+    rb = Runbook.open("lab", notebook="02_run_datasync_task")
+    taken = rb.datasync.run(rb.datasync.pending())
+    assert (taken.adopted, taken.arn) == (True, noted()[-1]["value"]["arn"])
+    assert changes(fresh)["executions"] - before == 1
 
 
 @pytest.fixture
@@ -125,6 +155,24 @@ def test_another_environment_or_file_of_it_is_refused_unless_the_run_starts_afre
     afresh = resumed(finished, [], None, {}, afresh=True)
     assert afresh.about() == {"resumes": finished, "afresh": True}
     assert afresh.verified(RunFolder.create("mine", "headless"))(afresh.steps[0]) == ""
+
+
+def test_a_parameter_that_the_record_masked_has_to_be_given_again_and_only_then(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = str(Path(os.environ["RUNBOOK_OUTPUTS"]).parent / "mine.yaml")
+    monkeypatch.setenv("RUNBOOK_MASK", "share")
+    folder = RunFolder.create("mine", "headless")
+    given = {"environment": environment, "confirm": 123456789012}
+    next(run(chosen(["01"]), folder, given, verified=lambda step: "it is not run by this test"))
+    monkeypatch.delenv("RUNBOOK_MASK")
+    assert "123456789012" not in (folder.path / "events.jsonl").read_text()
+    with pytest.raises(SettingsError, match="keeps a mask for confirm: add -p confirm="):
+        resumed(folder.run_id, [], None, {}, afresh=False)
+    asked = resumed(folder.run_id, [], None, {"confirm": 123456789012}, afresh=False)
+    assert asked.parameters == given
+    with pytest.raises(SettingsError, match="confirm was"):
+        resumed(folder.run_id, [], None, {"confirm": "another"}, afresh=False)
 
 
 def test_an_edited_notebook_is_refused(finished: str) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from runbook_lib.evidence import provenance
 from runbook_lib.evidence.files import RUN
 from runbook_lib.evidence.folder import RunFolder
-from runbook_lib.evidence.listing import Listed, runs
+from runbook_lib.evidence.listing import Listed, listed, runs
 from runbook_lib.evidence.seal import seal
 from tests.records import check, command, synthetic
 
@@ -46,6 +49,43 @@ def test_a_plan_is_listed_as_one_and_a_broken_record_does_not_hide_the_others(ou
     (outputs / ".memory").mkdir()
     (outputs / "README.md").write_text("…")
     assert [one.state for one in runs(outputs)] == ["plan", "broken"]
+
+
+def test_a_renamed_run_is_listed_by_its_own_name_and_as_renamed(outputs: Path) -> None:
+    seal(synthetic(outputs, "20260101T000000Z-aaaaaa")).rename(outputs / "20260102T000000Z-bbbbbb")
+    assert [(one.run, one.state) for one in runs(outputs)] == [("20260101T000000Z-aaaaaa", "renamed")]
+
+
+def test_a_run_that_is_sealed_or_moved_meanwhile_is_listed_all_the_same(outputs: Path) -> None:
+    folder = synthetic(outputs)
+    shutil.rmtree(folder.path)
+    assert (listed(folder.path).state, listed(folder.path).verdict) == ("broken", "cannot be read: FileNotFoundError")
+
+
+def test_files_that_are_not_run_do_not_make_the_code_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PACKAGE_ROOT", tmp_path)
+    (tmp_path / "runbook_lib").mkdir()
+    (tmp_path / "runbook_lib" / "a.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=mary", "-c", "user.email=mary@example.com"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *arguments], check=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert provenance.provenance()["code"]["dirty"] is False
+    (tmp_path / "runbook_lib" / "b.py").write_text("")
+    assert provenance.provenance()["code"]["dirty"] is True
+
+
+def test_neither_the_list_nor_a_verdict_needs_a_lab(outputs: Path, tmp_path: Path) -> None:
+    path = seal(synthetic(outputs))
+    code = (
+        "import sys; from runbook_lib.cli import app; "
+        "sys.modules.update(dict.fromkeys(('runbook_lib.lab', 'runbook_lib.runbook', 'moto', 'boto3'))); "
+        "app(sys.argv[1:])"
+    )
+    for arguments, code_ in ((["runs"], 0), (["runs", path.name], 0), (["verify", path.name], 10)):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, path.name in done.stdout) == (code_, True), done.stderr
+    assert not any("lab" in one.name for one in tmp_path.iterdir())
 
 
 def test_a_thousand_runs_are_listed_in_about_a_second(outputs: Path) -> None:

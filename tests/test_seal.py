@@ -15,8 +15,8 @@ import pytest
 from runbook_lib.errors import EvidenceError
 from runbook_lib.evidence import keys, schemas, signoff
 from runbook_lib.evidence.files import ENVELOPE, RUN, entries
-from runbook_lib.evidence.folder import MARK
-from runbook_lib.evidence.seal import find, newest_open, seal
+from runbook_lib.evidence.folder import MARK, RunFolder
+from runbook_lib.evidence.seal import find, newest_open, seal, sealed
 from runbook_lib.evidence.verify import verify
 from tests.records import check, synthetic
 from tests.test_cli import runbook
@@ -140,6 +140,71 @@ def test_an_open_run_cannot_be_signed_and_nobody_signs_as_something_else(tmp_pat
         signoff.sign(folder.path, "operator", "…")
     with pytest.raises(EvidenceError, match="operator, approver, acceptance"):
         signoff.sign(seal(folder), "king", "…")
+
+
+def test_a_run_that_still_runs_is_not_sealed_and_is_not_the_newest_open_one(tmp_path: Path) -> None:
+    older = synthetic(tmp_path, "20260101T000000Z-aaaaaa")
+    folder = RunFolder(synthetic(tmp_path, "20260102T000000Z-bbbbbb").path)
+    with folder.running():
+        with pytest.raises(EvidenceError, match="20260102T000000Z-bbbbbb is still running, pid"):
+            seal(folder)
+        assert newest_open(tmp_path) == older.path
+        assert not (folder.path / RUN).exists()
+    assert newest_open(tmp_path) == folder.path
+    with sealed(folder):
+        pass
+    assert verify(folder.path).state == "unconfirmed"
+
+
+def test_a_run_whose_runner_was_killed_can_be_sealed(tmp_path: Path) -> None:
+    folder = synthetic(tmp_path)
+    code = (
+        "import sys, pathlib; from runbook_lib.evidence.folder import RunFolder; "
+        "held = RunFolder(pathlib.Path(sys.argv[1])).running(); held.__enter__(); "
+        "print('runs', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None and runner.stdout.readline() == "runs\n"
+        with pytest.raises(EvidenceError, match="still running"):
+            seal(folder)
+        runner.kill()
+    assert verify(seal(folder)).state == "unconfirmed"
+
+
+def test_a_kernel_does_not_write_into_another_run_when_its_own_was_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = seal(synthetic(tmp_path))
+    monkeypatch.setenv("RUNBOOK_RUN", str(path))
+    with pytest.raises(EvidenceError, match=r"RUNBOOK_RUN names .* was it sealed meanwhile"):
+        RunFolder.join_or_create("lab")
+
+
+def test_the_notebooks_of_a_person_are_masked_when_they_are_sealed(tmp_path: Path) -> None:
+    folder = synthetic(tmp_path, mode="interactive")
+    file = folder.path / "01_look.ipynb"
+    notebook = json.loads(file.read_text())
+    notebook["cells"][1]["source"] = ["it = 1\n", 'db = "postgresql://app:hunter22@db/shop"']
+    notebook["cells"][1]["outputs"] = [
+        {"output_type": "stream", "name": "stdout", "text": [f"AKIA{'A' * 8}"]},
+        {"output_type": "stream", "name": "stdout", "text": [f"{'A' * 8}\n"]},
+    ]
+    file.write_text(json.dumps(notebook))
+    untouched = synthetic(tmp_path, "20260102T000000Z-bbbbbb", mode="interactive")
+    before = (untouched.path / "01_look.ipynb").read_bytes()
+    path = seal(folder)
+    assert verify(path).state == "unconfirmed", verify(path).faults
+    assert "hunter22" not in file.read_text() and "AAAA" not in file.read_text()
+    assert statement(path)["predicate"]["maskings"] == {"access key id": 1, "connection string": 1}
+    assert (seal(untouched) / "01_look.ipynb").read_bytes() == before
+
+
+def test_an_empty_folder_is_no_part_of_the_record(tmp_path: Path) -> None:
+    folder = synthetic(tmp_path)
+    (folder.path / "signatures" / "below").mkdir(parents=True)
+    path = seal(folder)
+    assert verify(path).faults == () and not (path / "signatures").exists()
 
 
 def test_the_newest_open_run_is_the_one_to_seal(tmp_path: Path) -> None:

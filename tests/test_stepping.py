@@ -13,14 +13,20 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from runbook_lib.evidence.folder import RunFolder
+from runbook_lib.evidence.kernel import Outgoing
 from runbook_lib.runs.jupyter import working_copy
 from tests.throwaway import ThrowawayLab
 
 
-@pytest.fixture
-def stepped(lab: ThrowawayLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, RunFolder]]:
-    """00 in a kernel without our engine, as JupyterLab has it, and its run."""
+@pytest.fixture(scope="module")
+def untouched(lab: ThrowawayLab) -> None:
+    """The lab as 00 finds it; these tests only look."""
     lab.reset("00")
+
+
+@pytest.fixture
+def stepped(untouched: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, RunFolder]]:
+    """00 in a kernel without our engine, as JupyterLab has it, and its run."""
     run = RunFolder.create("lab", "interactive")
     monkeypatch.setenv("RUNBOOK_RUN", str(run.path))
     notebook = nbformat.read(working_copy(run) / "00_start_here.ipynb", as_version=4)
@@ -41,8 +47,11 @@ def test_order_repetition_and_edits_are_in_the_record(stepped: tuple[Any, RunFol
     notebook, run = stepped
     again = nbformat.v4.new_code_cell(notebook.cells[2].source)
     edited = nbformat.v4.new_code_cell("rb.identity  # edited")
-    failing = nbformat.v4.new_code_cell("print('key AKIAIOSFODNN7EXAMPLE'); 1 / 0")
-    notebook.cells += [again, edited, failing]
+    pieces = nbformat.v4.new_code_cell(
+        "print('AKIAIOS', end='', flush=True); import time; time.sleep(0.3); print('FODNN7EXAMPLE', end='')"
+    )
+    failing = nbformat.v4.new_code_cell("print('key AKIAIOSFODNN7EXAMPLE', end=''); 1 / 0")
+    notebook.cells += [again, edited, pieces, failing]
     with pytest.raises(CellExecutionError):
         NotebookClient(notebook).execute()
     assert cells(run) == [
@@ -52,10 +61,53 @@ def test_order_repetition_and_edits_are_in_the_record(stepped: tuple[Any, RunFol
         ("check-account", 4, "completed", False),
         ("identity", 5, "completed", False),
         (None, 6, "completed", True),
-        (None, 7, "failed", True),
+        (None, 7, "completed", True),
+        (None, 8, "failed", True),
     ]
     assert run.about["mode"] == "interactive"
-    assert "AKIA" not in json.dumps(failing.outputs) and "***MASKED***" in json.dumps(failing.outputs)
+    assert [output["text"] for output in pieces.outputs] == ["***MASKED***"]
+    assert [output["output_type"] for output in failing.outputs] == ["stream", "error"]
+    assert "AKIA" not in json.dumps(failing.outputs) and failing.outputs[0]["text"] == "key ***MASKED***"
+
+
+class Session:
+    """A session of a kernel, as far as it sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+
+    def msg(self, kind: str, content: Any, parent: Any = None) -> dict[str, Any]:
+        return {"header": {"msg_type": kind}, "parent_header": parent or {}, "content": content}
+
+    def send(self, socket: Any, message: Any, content: Any = None, *more: Any, **options: Any) -> None:
+        given = isinstance(message, str)
+        self.sent.append((message, content) if given else (message["header"]["msg_type"], message["content"]))
+
+
+def test_a_secret_that_is_printed_in_pieces_is_not_sent_in_pieces() -> None:
+    session = Session()
+    send = Outgoing(session)
+    say = lambda name, text: send(None, session.msg("stream", {"name": name, "text": text}), ident=b"x")  # noqa: E731
+    say("stdout", "one\nAKIA")
+    say("stderr", "10%\r20%")
+    say("stdout", "IOSFODNN7EXAMPLE")
+    assert session.sent == [
+        ("stream", {"name": "stdout", "text": "one\n"}), ("stream", {"name": "stderr", "text": "10%\r"})
+    ]  # fmt: skip
+    send(None, "status", {"execution_state": "idle"})
+    assert session.sent[2:] == [
+        ("stream", {"name": "stderr", "text": "20%"}),
+        ("stream", {"name": "stdout", "text": "***MASKED***"}),
+        ("status", {"execution_state": "idle"}),
+    ]
+
+
+def test_what_widgets_hold_is_masked() -> None:
+    session = Session()
+    send = Outgoing(session)
+    send(None, "comm_open", {"data": {"state": {"value": "AKIAIOSFODNN7EXAMPLE"}}})
+    send(None, session.msg("comm_msg", {"data": {"state": {"value": "AKIAIOSFODNN7EXAMPLE"}}}))
+    assert [content["data"]["state"]["value"] for _, content in session.sent] == ["***MASKED***"] * 2
 
 
 def test_a_kernel_that_is_killed_leaves_its_cell_as_running(stepped: tuple[Any, RunFolder]) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from runbook_lib import redaction
 from runbook_lib.evidence import keys, signoff
-from runbook_lib.evidence.approval import PLAN_TYPE
+from runbook_lib.evidence.approval import PLAN_TYPE, terms
 from runbook_lib.evidence.files import ENVELOPE, PLAN, REVERIFIED, RUN, as_json, entries, sha256
 from runbook_lib.evidence.folder import MARK, RunFolder
 from runbook_lib.evidence.outcomes import verdict
@@ -21,6 +22,7 @@ from runbook_lib.evidence.seal import keep_sources, seal
 from runbook_lib.evidence.verify import Verification, verify
 from runbook_lib.runs import plan
 from runbook_lib.runs.run import run
+from runbook_lib.settings import Approval
 from tests.records import Json, cell, check, command, reopen, shown, synthetic
 from tests.throwaway import ThrowawayLab
 
@@ -100,6 +102,95 @@ def test_every_extra_file_is_found(real: tuple[Path, str], copy: Path, name: str
     (copy / name).write_text('{"cells": []}')
     found = verify(copy, real[1])
     assert found.state in ("broken", "unsealed") and found.exit_code > 10
+
+
+def test_a_run_that_is_marked_open_again_is_broken_and_not_merely_unsealed(real: tuple[Path, str], copy: Path) -> None:
+    (copy / MARK).write_text("{}")
+    assert (verify(copy).state, faults(verify(copy))) == (
+        "broken",
+        f"{MARK} is extra: it was not there when the run was sealed",
+    )
+
+
+def test_an_empty_directory_is_found(real: tuple[Path, str], copy: Path) -> None:
+    (copy / "nothing").mkdir()
+    assert "nothing is a link, a device or an empty directory" in faults(verify(copy))
+
+
+def test_a_record_under_another_name_is_found_and_its_own_name_is_said(real: tuple[Path, str], copy: Path) -> None:
+    other = copy.rename(copy.with_name("20300101T000000Z-abcdef"))
+    assert f"it is the record of run {real[0].name}" in faults(verify(other, real[1]))
+    assert f"Run {real[0].name}" in command("verify", str(other))[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda envelope: envelope["signatures"].append({"keyid": "0" * 64, "sig": "eHh4eA=="}),
+        lambda envelope: envelope["signatures"].insert(0, {"keyid": "approved by the board", "sig": "eHh4eA=="}),
+        lambda envelope: envelope["signatures"][0].update(note="approved by the board"),
+        lambda envelope: envelope.update(note="approved by the board"),
+        lambda envelope: envelope.update(payloadType="text/plain"),
+    ],
+    ids=["signature behind", "signature before", "field of the signature", "field", "type"],
+)
+def test_an_edited_envelope_is_found(real: tuple[Path, str], copy: Path, change: Callable[[Json], Any]) -> None:
+    envelope = json.loads((copy / ENVELOPE).read_text())
+    change(envelope)
+    (copy / ENVELOPE).write_bytes(as_json(envelope))
+    assert "the envelope was edited" in faults(verify(copy, real[1]))
+
+
+def test_what_is_found_does_not_depend_on_the_auditors_environment(
+    real: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "datasync")
+    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setattr(redaction, "_expression", None)
+    assert verify(*real).state == "intact"
+
+
+HOSTILE: dict[str, Callable[[Path], Any]] = {
+    "fifo": lambda path: os.mkfifo(path / "x.ipynb"),
+    "fifo signature": lambda path: os.mkfifo(path / "signatures" / "run.x.dsse.json"),
+    "directory as signature": lambda path: (path / "signatures" / "run.x.dsse.json").mkdir(),
+    "endless link": lambda path: (path / "x.ipynb").symlink_to("/dev/zero"),
+    "dangling link": lambda path: (path / "x.ipynb").symlink_to("nowhere"),
+    "directory as notebook": lambda path: (path / "x.ipynb").mkdir(),
+    "deep notebook": lambda path: (path / "00_start_here.ipynb").write_text("[" * 100_000),
+    "deep envelope": lambda path: (path / ENVELOPE).write_text("[" * 100_000),
+    "name for a terminal": lambda path: (path / "\x1b[31m\u202e").write_text(""),
+    "name in no encoding": lambda path: Path(os.fsdecode(os.fsencode(path) + b"/\xff")).write_text(""),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_folder_is_broken_and_neither_hangs_nor_crashes(
+    real: tuple[Path, str], copy: Path, kind: str
+) -> None:
+    HOSTILE[kind](copy)
+    code, said = command("verify", str(copy), "--json")
+    assert (code, json.loads(said)["state"]) == (12, "broken")
+    assert all(fault.isprintable() for fault in json.loads(said)["faults"])
+
+
+@pytest.mark.parametrize(
+    "line", ['{"kind": "run-start", "notebooks": null}', '{"kind": "cell", "notebook": "01_look"}', "[" * 100_000]
+)
+def test_events_that_are_not_ours_are_found_though_their_operator_sealed_them(
+    tmp_path: Path, key: str, line: str
+) -> None:
+    path = seal(synthetic(tmp_path))
+    file = path / "events.jsonl"
+    file.chmod(0o644)
+    file.write_text(file.read_text() + line + "\n")
+    statement = json.loads((path / RUN).read_text())
+    for subject in statement["subject"]:
+        subject["digest"]["sha256"] = sha256(path / subject["name"])
+    for name, data in ((RUN, as_json(statement)), (ENVELOPE, keys.envelope(as_json(statement), keys.own_key()))):
+        (path / name).chmod(0o644)
+        (path / name).write_bytes(data)
+    assert "cannot be read: " in faults(verify(path, key))
 
 
 def test_a_link_in_place_of_a_file_is_found(real: tuple[Path, str], copy: Path, tmp_path: Path) -> None:
@@ -304,6 +395,9 @@ def test_a_secret_is_found_and_never_repeated(tmp_path: Path, key: str) -> None:
     assert secret not in json.dumps(found.as_dict())
 
 
+STRICT = Approval(required=True)
+
+
 def planned(path: Path, *, hours: float = 24, **changed: Any) -> None:
     """Give an open synthetic run the plan that fits it, but for what is changed."""
     now = datetime.now(UTC)
@@ -315,8 +409,13 @@ def planned(path: Path, *, hours: float = 24, **changed: Any) -> None:
     }  # fmt: skip
     valid = now + timedelta(hours=hours)
     plan = {"type": PLAN_TYPE, "created": now.isoformat(), "valid_until": valid.isoformat(), "by": {"operator": "mary"},
-            "approval": {"required": True, "approvers": []}, "scope": scope | changed}  # fmt: skip
+            "approval": terms(STRICT), "scope": scope | changed}  # fmt: skip
     (path / PLAN).write_bytes(as_json(plan))
+
+
+def strict(outputs: Path, name: str = "20260101T000000Z-abc123") -> RunFolder:
+    """A run in an environment that requires an approver."""
+    return synthetic(outputs, name, wanted=STRICT)
 
 
 def approved(folder: RunFolder, other: Path, **changed: Any) -> RunFolder:
@@ -334,7 +433,7 @@ def approved(folder: RunFolder, other: Path, **changed: Any) -> RunFolder:
 
 
 def test_the_run_of_an_approved_plan_is_intact(tmp_path: Path, key: str) -> None:
-    found = verify(seal(approved(synthetic(tmp_path), tmp_path / "ada.pem")), key)
+    found = verify(seal(approved(strict(tmp_path), tmp_path / "ada.pem")), key)
     assert (found.state, found.faults, [one.name for one in found.signatures]) == ("intact", (), ["ada"])
 
 
@@ -347,24 +446,34 @@ def test_an_approval_that_does_not_fit_is_found(tmp_path: Path, key: str) -> Non
             "hours": ({"hours": -1}, "the plan expired"),
         }.values()
     ):
-        folder = approved(synthetic(tmp_path, f"run-{number}"), tmp_path / "ada.pem", **changed)
+        folder = approved(strict(tmp_path, f"run-{number}"), tmp_path / "ada.pem", **changed)
         found = verify(seal(folder), key)
         assert (found.state, said in faults(found)) == ("broken", True), found.faults
 
 
 def test_an_approver_must_be_another_person_who_signed_this_plan_before_the_run(tmp_path: Path, key: str) -> None:
-    unsigned = synthetic(tmp_path, "unsigned")
+    unsigned = strict(tmp_path, "unsigned")
     planned(unsigned.path)
     assert "no approver signed the plan" in faults(verify(seal(unsigned), key))
-    own = approved(synthetic(tmp_path, "own"), Path(os.environ["RUNBOOK_KEY"]))
+    own = approved(strict(tmp_path, "own"), Path(os.environ["RUNBOOK_KEY"]))
     assert "another person than the operator" in faults(verify(seal(own), key))
-    changed = approved(synthetic(tmp_path, "changed"), tmp_path / "ada.pem")
+    changed = approved(strict(tmp_path, "changed"), tmp_path / "ada.pem")
     planned(changed.path)  # after it was signed
     assert "signs another plan" in faults(verify(seal(changed), key))
-    lost = approved(synthetic(tmp_path, "lost"), tmp_path / "ada.pem")
+    lost = approved(strict(tmp_path, "lost"), tmp_path / "ada.pem")
     path = seal(lost)
     (path / PLAN).unlink()
     assert "plan.json is missing" in faults(verify(path, key))
+
+
+def test_what_the_plan_says_of_approvals_is_not_believed(tmp_path: Path, key: str) -> None:
+    folder = strict(tmp_path)
+    planned(folder.path)
+    plan = json.loads((folder.path / PLAN).read_text())
+    (folder.path / PLAN).write_bytes(as_json(plan | {"approval": terms(Approval())}))
+    said = faults(verify(seal(folder), key))
+    assert "no approver signed the plan" in said and "approval.required: planned False, now True" in said
+    assert "without a plan" in faults(verify(seal(strict(tmp_path, "no-plan")), key))
 
 
 def test_an_unsealed_folder_is_called_unsealed(tmp_path: Path) -> None:

@@ -135,10 +135,14 @@ class DataSync:
         """One execution that started after `changed`, run to its end: attached to when there is one, else started.
 
         A running execution is never started twice; one that started before `changed` (the last known change at
-        the source), or with other filters than the task's, is waited for, then another is started.
+        the source), or with other filters than the task's, is waited for, then another is started. One that we
+        started, and that ended when nobody looked any more, is taken for this one.
         Raises `WaitTimedOut` with the execution going on.
         """
         began = self._clock()
+        unseen = self._ended_unseen(task)
+        if unseen is not None and _copied(unseen, task, changed):
+            return unseen
         for _ in range(ATTEMPTS):
             rest = max(timeout - (self._clock() - began), 0.0)
             running = self._reconciled(task) or self._running(task)
@@ -148,13 +152,34 @@ class DataSync:
                     return self._wait(task, started, rest, adopted=False)
                 continue  # somebody was a moment faster: attach
             finished = self._wait(task, running, rest, adopted=True)
-            late = changed is None or (finished.started is not None and finished.started > changed)
-            if late and _same_scope(finished, task):
+            if _late(finished, changed) and _same_scope(finished, task):
                 return finished
         raise RunbookError(
             f"Other executions of {task.name} keep starting, and none of them had the last change at the source or "
             "the task's own filters. Find who starts them (a schedule?), then run this cell again."
         )
+
+    def _ended_unseen(self, task: Task) -> TaskExecution | None:
+        """The execution that we started last, when it has ended and nobody saw that: who started it was killed."""
+        intent = self._recall(f"datasync.start {task.arn}")
+        if not intent or not intent["arn"] or intent.get("ended"):
+            return None
+        try:
+            seen = self.execution(intent["arn"], adopted=True)
+        except AwsError as error:
+            if error.code == "InvalidRequestException":  # it ended more than 30 days ago
+                return None
+            raise
+        if seen.status not in TERMINAL:
+            return None
+        self._saw_the_end(task, seen)
+        return seen
+
+    def _saw_the_end(self, task: Task, execution: TaskExecution) -> None:
+        key = f"datasync.start {task.arn}"
+        intent = self._recall(key)
+        if intent and intent["arn"] == execution.arn and not intent.get("ended"):
+            self._remember(key, {**intent, "ended": execution.status})
 
     def _running(self, task: Task) -> str | None:
         """The execution in progress, if any."""
@@ -216,7 +241,7 @@ class DataSync:
         def beat(seen: TaskExecution, elapsed: float) -> None:
             progress.beat(f"{seen.status}, {seen.items_transferred} of {seen.items_estimated} items", elapsed)
 
-        return wait_until(
+        finished = wait_until(
             lambda: self.execution(arn, adopted),
             lambda seen: seen.status in TERMINAL,
             timeout=timeout,
@@ -225,6 +250,8 @@ class DataSync:
             clock=self._clock,
             sleep=self._sleep,
         )
+        self._saw_the_end(task, finished)
+        return finished
 
     def wait_report(self, execution: TaskExecution, timeout: float = 300.0) -> TaskExecution:
         """The execution once its report is written; the report comes after the transfer, independently of it."""
@@ -236,6 +263,15 @@ class DataSync:
             clock=self._clock,
             sleep=self._sleep,
         )
+
+
+def _late(execution: TaskExecution, changed: datetime | None) -> bool:
+    """Did it start after the last known change at the source?"""
+    return changed is None or (execution.started is not None and execution.started > changed)
+
+
+def _copied(execution: TaskExecution, task: Task, changed: datetime | None) -> bool:
+    return execution.status == "SUCCESS" and _late(execution, changed) and _same_scope(execution, task)
 
 
 def _same_scope(execution: TaskExecution, task: Task) -> bool:

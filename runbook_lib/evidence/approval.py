@@ -5,15 +5,17 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ..errors import EvidenceError
+from ..settings import Approval
 from . import keys
-from .files import PLAN, sha256
+from .files import PLAN, SOURCES, sha256
 from .signoff import Signature, signatures
 
+PLACES = ("environment", "world", "account", "caller", "regions")
 PLAN_TYPE = "urn:migration-runbook:plan:v1"
 
 
@@ -23,23 +25,41 @@ def read_plan(path: Path) -> dict[str, Any]:
         plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if plan["type"] != PLAN_TYPE:
             raise EvidenceError(f"{path} is not a plan of this version: it says {plan['type']!r}")
-        if not isinstance(plan["scope"], dict) or datetime.fromisoformat(plan["valid_until"]).tzinfo is None:
-            raise EvidenceError(f"{path} is not a plan: its scope or its end is missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        times = [datetime.fromisoformat(plan[name]) for name in ("created", "valid_until")]
+        scope = plan["scope"]
+        if any(time.tzinfo is None for time in times) or not {*PLACES, "parameters", "notebooks"} <= scope.keys():
+            raise EvidenceError(f"{path} is not a plan: its scope is not whole, or its times have no zone")
+        if not all({"source", "knobs"} <= entry.keys() for entry in scope["notebooks"].values()):
+            raise EvidenceError(f"{path} is not a plan: it does not say what its notebooks are")
+        Approval.model_validate(plan["approval"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"{path} is not a plan: {error!r}. `runbook run --plan` makes one.") from error
     return plan
 
 
-def objections(path: Path, signed: Iterable[Signature], *, operator: str, key: str, at: datetime) -> list[str]:
-    """Why a run that `operator` starts at a time with a key may not use a plan; nothing: it may."""
+def terms(wanted: Approval) -> dict[str, Any]:
+    """What an environment asks of an approval, as plans and events say it."""
+    return wanted.model_dump(mode="json")
+
+
+def objections(
+    path: Path, signed: Iterable[Signature], wanted: Approval, *, operator: str, key: str, at: datetime
+) -> list[str]:
+    """Why a run that `operator` starts at a time with a key may not use a plan; nothing: it may.
+
+    `wanted` is what the environment asks, not what the plan says of that.
+    """
     plan, digest, signed = read_plan(path), sha256(path), list(signed)
-    wanted = plan.get("approval", {})
     said = [f"{one.file} signs another plan (the hash does not match)" for one in signed if one.digest != digest]
-    if at > datetime.fromisoformat(plan["valid_until"]):
-        said.append(f"the plan expired at {plan['valid_until']}")
-    if not wanted.get("required"):
+    until, created = (datetime.fromisoformat(plan[name]) for name in ("valid_until", "created"))
+    if at > until or at > created + timedelta(hours=wanted.valid_hours):
+        said.append(f"the plan expired: it was made at {plan['created']} and is valid until {plan['valid_until']}")
+    if created > at:
+        said.append(f"the plan was made at {plan['created']}, after the run began")
+    said += differences(plan["approval"], terms(wanted), "approval")
+    if not wanted.required:
         return said
-    approvers = wanted.get("approvers") or []
+    approvers = wanted.approvers
     fitting = [one for one in signed if one.role == "approver" and one.digest == digest and one.signed <= at]
     others = [one for one in fitting if one.name != operator and one.fingerprint != key]
     if not fitting:
@@ -73,34 +93,49 @@ def role_of(arn: str | None) -> str | None:
 
 def departures(plan: dict[str, Any], run: dict[str, Any]) -> list[str]:
     """How what a run's statement says departs from the plan it was approved by."""
-    scope = plan["scope"]
-    planned = {name: entry["source"] for name, entry in scope["notebooks"].items()}
-    knobs = {name: entry["knobs"] for name, entry in scope["notebooks"].items()}
-    ran = {entry["name"]: entry for entry in run["notebooks"]}
-    had = run | {"caller": role_of(run["caller"])}
-    said = [
-        f"the plan is for {name} {scope[name]!r}, the run had {had[name]!r}"
-        for name in ("environment", "world", "account", "caller", "regions", "parameters")
-        if had[name] is not None and scope[name] != had[name]
-    ]
-    if list(planned) != list(ran):
+    planned, ran = list(plan["scope"]["notebooks"]), [entry["name"] for entry in run["notebooks"]]
+    said = _elsewhere(plan, run, (*PLACES, "parameters"))
+    if planned != ran:
         said.append(f"the plan is for {', '.join(planned)}; the run had {', '.join(ran)}")
-    for name, entry in ran.items():
-        if name in planned and entry["source"] != planned[name]:
-            said.append(f"{name} is not the notebook that was planned")
-        if name in planned and entry["knobs"] and entry["knobs"] != knobs[name]:
-            said += differences(knobs[name], entry["knobs"], f"{name}: knob")
+    for entry in run["notebooks"]:
+        if entry["name"] in planned:
+            said += _otherwise(plan, entry)
     return said
 
 
-def missing(folder: Path) -> list[str]:
-    """Why a run that needs an approval does not have it now; nothing: it has."""
-    if not (folder / PLAN).exists():
+def _elsewhere(plan: dict[str, Any], run: dict[str, Any], names: Iterable[str]) -> list[str]:
+    had = run | {"caller": role_of(run["caller"])}
+    return [
+        f"the plan is for {name} {plan['scope'][name]!r}, the run had {had[name]!r}"
+        for name in names
+        if had[name] is not None and plan["scope"][name] != had[name]
+    ]
+
+
+def _otherwise(plan: dict[str, Any], entry: dict[str, Any]) -> list[str]:
+    """How one notebook departs from the one that was planned under its name."""
+    name, planned = entry["name"], plan["scope"]["notebooks"][entry["name"]]
+    said = [f"{name} is not the notebook that was planned"] if entry["source"] != planned["source"] else []
+    return said + (differences(planned["knobs"], entry["knobs"], f"{name}: knob") if entry["knobs"] else [])
+
+
+def missing(folder: Path, wanted: Approval, here: dict[str, Any], notebook: str, knobs: dict[str, Any]) -> list[str]:
+    """Why a run that needs an approval does not have it now, for a notebook; nothing: it has.
+
+    `here` has the run's PLACES. What the plan says of approvals is not believed, only compared.
+    """
+    path, source = folder / PLAN, folder / SOURCES / f"{notebook}.ipynb"
+    if not path.exists():
         return ["the environment requires an approver, and this run is not one of an approved plan"]
-    return objections(
-        folder / PLAN,
-        signatures(folder, "plan.json"),
-        operator=getpass.getuser(),
-        key=keys.own_key().public_key.keyid,
-        at=datetime.now(UTC),
-    )
+    try:
+        plan, signed = read_plan(path), signatures(folder, "plan.json")
+        own = keys.own_key().public_key.keyid
+        said = objections(path, signed, wanted, operator=getpass.getuser(), key=own, at=datetime.now(UTC))
+    except EvidenceError as error:
+        return [str(error)]
+    said += _elsewhere(plan, here, PLACES)
+    if notebook not in plan["scope"]["notebooks"]:
+        return [*said, f"the plan is not for {notebook}"]
+    if not source.is_file():
+        return [*said, f"the run has no copy of {notebook} as it was before the run"]
+    return said + _otherwise(plan, {"name": notebook, "source": sha256(source), "knobs": knobs})

@@ -147,12 +147,17 @@ def _checks(name: str, before: list[dict[str, Any]], after: list[dict[str, Any]]
 
 
 def _calls(before: Record, after: Record) -> Found:
-    """Operations that one run alone called are a surprise when they can change something; counts scale."""
+    """Operations that one run alone called are a surprise when they can change something; counts scale.
+
+    Not those of notebooks that are in one run only: these are a surprise themselves.
+    """
     first, second = before.calls(), after.calls()
+    lone_notebooks = set(before.names()) ^ set(after.names())
+    shared = before.calls(but=lone_notebooks), after.calls(but=lone_notebooks)
     for key in sorted(first.keys() | second.keys()):
         service, operation, changes = key
         if first[key] != second[key]:
-            lone = not first[key] or not second[key]
+            lone = bool(shared[0][key]) != bool(shared[1][key])
             counts = f"{first[key]:,}", f"{second[key]:,}"
             yield not (lone and changes), Difference("calls to AWS", f"{service} {operation}", *counts)
 

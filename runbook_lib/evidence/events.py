@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections import Counter
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvidenceError
-from ..redaction import masked
+from ..redaction import masked, remembered
 
 
 class Events:
@@ -42,16 +43,22 @@ class Events:
 
         Raises `EvidenceError` when the line cannot be written: what cannot be recorded must not go on.
         """
-        stamp = datetime.now(UTC).isoformat(timespec="microseconds")
         counted: Counter[str] = Counter()
-        event = masked({"at": stamp, "kind": kind, **self._common, **fields}, counted, share=self._share)
+        event = masked(self._event(kind, fields), counted, share=self._share)
         if kind == "maskings":
             event["rules"] = fields["rules"]  # counts, below rules that are named like secrets
         elif counted:
             event["masked"] = dict(counted)
+        self._write(event, durable=fields.get("changes") is not False)
+
+    def _event(self, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+        stamp = datetime.now(UTC).isoformat(timespec="microseconds")
+        return {"at": stamp, "kind": kind, **self._common, **fields}
+
+    def _write(self, event: dict[str, Any], *, durable: bool) -> None:
         line = json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
         try:
-            _append(self.path, line, durable=fields.get("changes") is not False)
+            _append(self.path, line, durable=durable)
         except OSError as error:
             raise EvidenceError(
                 f"The record {self.path.name} cannot be written: {error.strerror}. Free some space in the run's "
@@ -70,16 +77,21 @@ class Events:
     # what must be known again by the next kernel: acceptances, intents
 
     def remember(self, key: str, value: Any) -> None:
-        """Keep a value under a key; durable when this returns."""
-        self("note", key=key, value=value)
+        """Keep a value under a key, as it is found again whatever is masked; durable when this returns."""
+        event = masked(self._event("note", {"key": key}), share=self._share)
+        self._write(event | {"key_sha256": _sha256(key), "value": remembered(value)}, durable=True)
 
     def recall(self, key: str) -> Any:
         """The last value remembered under a key in this run, or None."""
         found = None
         for event in self.read():
-            if event["kind"] == "note" and event.get("key") == key:
+            if event["kind"] == "note" and event.get("key_sha256") == _sha256(key):
                 found = event["value"]
         return found
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _append(path: Path, line: bytes, *, durable: bool) -> None:

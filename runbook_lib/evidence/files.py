@@ -46,16 +46,23 @@ def sha256(path: Path) -> str:
 
 
 def entries(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Everything below a folder that is not a directory, by its name relative to the folder, sorted."""
+    """Everything below a folder that holds nothing itself, by its name relative to the folder, sorted.
+
+    These are files, links, devices, and directories that are empty. OSError when a directory cannot be read.
+    """
     found = []
-    for parent, directories, names in os.walk(folder):
-        linked = [name for name in directories if (Path(parent) / name).is_symlink()]
-        for name in [*names, *linked]:
+    for parent, directories, names in os.walk(folder, onerror=_raised):
+        ends = [name for name in directories if (path := Path(parent) / name).is_symlink() or not any(path.iterdir())]
+        for name in [*names, *ends]:
             path = Path(parent) / name
             found.append((path.relative_to(folder).as_posix(), path))
     yield from sorted(found)
 
 
+def _raised(error: OSError) -> None:
+    raise error
+
+
 def regular(path: Path) -> bool:
-    """Is it a plain file? Links and devices can be changed without changing the folder."""
+    """Is it a plain file? What links and devices give can be changed without changing the folder."""
     return stat.S_ISREG(path.lstat().st_mode)

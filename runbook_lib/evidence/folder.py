@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..errors import EvidenceError
 from ..settings import project_root
 from .events import Events
 from .files import as_json, write_whole
@@ -26,6 +30,26 @@ class RunFolder:
         self.about: dict[str, Any] = json.loads((path / MARK).read_text(encoding="utf-8"))
         self.events = Events(path / "events.jsonl")
 
+    @classmethod
+    def opened(cls, path: Path) -> RunFolder:
+        """An open run, by its folder; `EvidenceError` when it is not open (any more)."""
+        if not (path / MARK).is_file():
+            raise EvidenceError(
+                f"RUNBOOK_RUN names {path}, and there is no open run: was it sealed meanwhile? Unset RUNBOOK_RUN, or "
+                "open another run (`runbook jupyter`)."
+            )
+        return cls(path)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While this lasts somebody writes the record, and nobody seals it; also not when the process is killed."""
+        handle = os.open(self.path / MARK, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
+
     @property
     def run_id(self) -> str:
         """The folder's name."""
@@ -42,6 +66,7 @@ class RunFolder:
             "environment": environment,
             "mode": mode,
             "opened": now.isoformat(timespec="seconds"),
+            "pid": os.getpid(),
             **more,
         }
         write_whole(path / MARK, as_json(about))
@@ -54,8 +79,9 @@ class RunFolder:
         Under plain papermill with our engine, it is a new one for each notebook.
         """
         named = os.environ.get("RUNBOOK_RUN")
-        candidates = [Path(named)] if named else [Path.cwd(), *Path.cwd().parents]
-        for path in candidates:
+        if named:
+            return cls.opened(Path(named))
+        for path in [Path.cwd(), *Path.cwd().parents]:
             if (path / MARK).is_file():
                 return cls(path)
         if os.environ.get(ENGINE):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from ..settings import project_root
 from .events import Events
 from .folder import ENGINE
 
+OUTPUTS = (
+    *("stream", "display_data", "update_display_data", "execute_result", "error"),
+    *("comm_open", "comm_msg"),  # the state of widgets
+)
 COMM = "runbook.engine"  # a comm: what the kernel tells its engine, in memory
 
 
@@ -59,18 +64,51 @@ def _mask_outputs(shell: Any) -> None:
         return
     shell._runbook_masks = True
     session = shell.kernel.session
-    send = session.send
+    session.send = Outgoing(session)
 
-    def masked(stream: Any, message: Any, content: Any = None, *arguments: Any, **options: Any) -> Any:
-        kind = message if isinstance(message, str) else message.get("header", {}).get("msg_type")
-        if kind in ("stream", "display_data", "update_display_data", "execute_result", "error"):
-            if isinstance(message, str):
-                content = redaction.masked(content)
-            else:
-                message = {**message, "content": redaction.masked(message["content"])}
-        return send(stream, message, content, *arguments, **options)
 
-    session.send = masked
+class Outgoing:
+    """What a kernel sends, masked. The last line of a stream is held back until it ends: a secret may be cut in two."""
+
+    def __init__(self, session: Any) -> None:
+        self._send, self._message = session.send, session.msg
+        self._held: dict[tuple[str, str], tuple[Any, dict[str, Any], dict[str, Any]]] = {}
+        self._lock = threading.RLock()  # streams are sent by a thread of their own
+
+    def __call__(self, socket: Any, message: Any, content: Any = None, *arguments: Any, **options: Any) -> Any:
+        """In the place of the session's `send`."""
+        given = isinstance(message, str)
+        kind = message if given else message.get("header", {}).get("msg_type")
+        if kind == "stream" and not given:
+            return self._stream(socket, message, options)
+        if kind in ("clear_output", "error") or (kind == "status" and (content or {}).get("execution_state") == "idle"):
+            self._release()
+        if kind in OUTPUTS and given:
+            content = redaction.masked(content)
+        elif kind in OUTPUTS:
+            message = {**message, "content": redaction.masked(message["content"])}
+        return self._send(socket, message, content, *arguments, **options)
+
+    def _stream(self, socket: Any, message: dict[str, Any], options: dict[str, Any]) -> None:
+        """Send what ends with a line, or is about to be overwritten; hold the rest."""
+        name, parent = message["content"]["name"], message["parent_header"]
+        with self._lock:
+            key = (name, parent.get("msg_id", ""))
+            before = self._held.pop(key)[1]["content"]["text"] if key in self._held else ""
+            text = before + message["content"]["text"]
+            end = max(text.rfind("\n"), text.rfind("\r")) + 1
+            if end:
+                said = {"name": name, "text": redaction.masked(text[:end])}
+                self._send(socket, {**message, "content": said}, **options)
+            if text[end:]:
+                rest = self._message("stream", {"name": name, "text": text[end:]}, parent=parent)
+                self._held[key] = (socket, rest, options)
+
+    def _release(self) -> None:
+        with self._lock:
+            for socket, message, options in self._held.values():
+                self._send(socket, {**message, "content": redaction.masked(message["content"])}, **options)
+            self._held.clear()
 
 
 def _watch_cells(shell: Any, record: Events, notebook: str) -> None:

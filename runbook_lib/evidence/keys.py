@@ -101,22 +101,23 @@ def envelope(payload: bytes, signer: Any) -> bytes:
 def opened(data: bytes) -> Signed:
     """The payload of an envelope that is signed by the key its payload names; `EvidenceError` when it is not.
 
-    The bytes must be the ones we write: JSON that means the same in other bytes has been edited.
+    The bytes must be the ones we write, with that one signature: anything else has been edited.
     """
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
-    from securesystemslib.signer import SSlibKey
+    from securesystemslib.signer import Signature, SSlibKey
 
     try:
         found = Envelope.from_dict(json.loads(data))
         signer = json.loads(found.payload)["predicate"]["signer"]
         keyid = fingerprint(signer["public_key"])
         key = SSlibKey(keyid, "ed25519", "ed25519", {"public": signer["public_key"]})
-        if as_json(found.to_dict()) != data or found.payload_type != PAYLOAD_TYPE or signer["fingerprint"] != keyid:
+        ours = Envelope(found.payload, PAYLOAD_TYPE, {keyid: Signature(keyid, found.signatures[keyid].signature)})
+        if as_json(ours.to_dict()) != data or signer["fingerprint"] != keyid:
             raise EvidenceError("the envelope was edited")
-        found.verify([key], 1)
+        ours.verify([key], 1)
     except VerificationError as error:
         raise EvidenceError("the signature does not fit what is signed") from error
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, binascii.Error) as error:
         raise EvidenceError(f"this is not an envelope of ours: {type(error).__name__}") from error
     return Signed(found.payload, keyid)

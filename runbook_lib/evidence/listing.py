@@ -17,7 +17,7 @@ class Listed:
     """One run as the table shows it; counts are None while it is open."""
 
     run: str
-    state: str  # sealed, open, plan, unsealed
+    state: str  # sealed, open, plan, unsealed, renamed: its folder is not called as its statement says, broken
     verdict: str  # of the run; '' while it is open
     mode: str
     environment: str
@@ -47,7 +47,7 @@ def listed(path: Path) -> Listed:
     """One run; what it says of itself, not verified. One whose file cannot be read is said to be broken."""
     try:
         return _open(path) if (path / MARK).is_file() else _sealed(path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return Listed(path.name, "broken", f"cannot be read: {type(error).__name__}", "", "", "", "", "")
 
 
@@ -60,9 +60,10 @@ def _open(path: Path) -> Listed:
 def _sealed(path: Path) -> Listed:
     run: dict[str, Any] = json.loads((path / RUN).read_text(encoding="utf-8"))["predicate"]
     verdicts = [check["verdict"] for notebook in run["notebooks"] for check in notebook["checks"]]
+    state = "sealed" if (path / ENVELOPE).exists() else "unsealed"
     return Listed(
-        run=path.name,
-        state="sealed" if (path / ENVELOPE).exists() else "unsealed",
+        run=run["run"],
+        state=state if run["run"] == path.resolve().name else "renamed",
         verdict=run["verdict"],
         mode=run["mode"],
         environment=run["environment"],

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..settings import PACKAGE_ROOT
 
+CODE = ("runbook_lib", "notebooks", "requirements.lock", "pyproject.toml")  # what decides what is run
 LIBRARIES = ("migration-runbook", "boto3", "papermill", "nbclient", "ipykernel")
 
 
@@ -42,4 +43,4 @@ def _commit() -> dict[str, Any] | None:
         return None
     if head.returncode != 0:
         return None
-    return {"commit": head.stdout.strip(), "dirty": bool(git("status", "--porcelain").stdout.strip())}
+    return {"commit": head.stdout.strip(), "dirty": bool(git("status", "--porcelain", "--", *CODE).stdout.strip())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,11 +151,11 @@ class Record:
         ends = [event for event in self.of(notebook) if event.get("kind") == "cell"]
         return {str(event["cell"]): str(event["status"]) for event in ends}
 
-    def calls(self) -> Counter[tuple[str, str, bool]]:
-        """How often each AWS operation was called: (service, operation, does it change something)."""
+    def calls(self, but: Collection[str] = ()) -> Counter[tuple[str, str, bool]]:
+        """How often each AWS operation was called: (service, operation, does it change something); not by some."""
         found: Counter[tuple[str, str, bool]] = Counter()
         for event in self.events:
-            if event.get("kind") in ("aws-call", "aws-calls"):
+            if event.get("kind") in ("aws-call", "aws-calls") and event.get("notebook") not in but:
                 key = (str(event.get("service")), str(event.get("operation")), bool(event.get("changes")))
                 found[key] += event.get("count", 1)
         return found

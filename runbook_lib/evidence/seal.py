@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvidenceError
-from ..redaction import masked
 from ..settings import project_root
 from . import keys, outcomes
 from .files import ENVELOPE, PLAN, REPORT, RUN, SOURCES, STATEMENT_TYPE, as_json, entries, regular, sha256, write_whole
@@ -20,6 +20,7 @@ from .folder import MARK, RunFolder
 from .provenance import provenance
 from .record import Record
 from .report import report
+from .written import without_secrets
 
 RUN_TYPE = "urn:migration-runbook:run:v1"
 WHO = ("operator", "host", "python", "libraries", "code")
@@ -30,42 +31,28 @@ def keep_sources(run_folder: RunFolder, notebooks: Iterable[Path]) -> None:
     target = run_folder.path / SOURCES
     target.mkdir(exist_ok=True)
     for path in notebooks:
-        data = path.read_bytes()
-        notebook = json.loads(data)
-        kept = masked(notebook)
-        write_whole(target / path.name, data if kept == notebook else as_json(kept))
+        write_whole(target / path.name, without_secrets(path.read_bytes()))
 
 
 @contextmanager
 def sealed(run_folder: RunFolder) -> Iterator[None]:
     """Seal the run when the block ends, however it ends."""
     try:
-        yield
+        with run_folder.running():
+            yield
     finally:
         seal(run_folder)
 
 
 def seal(run_folder: RunFolder) -> Path:
-    """Close a run folder: report, `run.json`, signature; the folder. `EvidenceError` leaves it open."""
+    """Close a run folder: report, `run.json`, signature; the folder.
+
+    `EvidenceError` leaves it open: what is still running, or cannot be written.
+    """
     path = run_folder.path
     try:
-        _tidy(path)
-        signer = keys.own_key()
-        predicate = summary(run_folder) | {"signer": keys.about(signer)}
-        write_whole(path / REPORT, report(path, predicate, hashes(path)).encode())
-        statement = as_json(
-            {
-                "_type": STATEMENT_TYPE,
-                "subject": [{"name": name, "digest": {"sha256": value}} for name, value in hashes(path).items()],
-                "predicateType": RUN_TYPE,
-                "predicate": predicate,
-            }
-        )
-        write_whole(path / RUN, statement)
-        write_whole(path / ENVELOPE, keys.envelope(statement, signer))
-        for _, file in entries(path):
-            file.chmod(0o444)  # a JupyterLab that is still open cannot save into a sealed run
-        (path / MARK).unlink()
+        with _alone(run_folder):
+            _close(run_folder)
     except OSError as error:
         raise EvidenceError(
             f"the run {path.name} could not be sealed: {error}. It stays open: `runbook seal {path.name}` tries again."
@@ -73,12 +60,62 @@ def seal(run_folder: RunFolder) -> Path:
     return path
 
 
+def _close(run_folder: RunFolder) -> None:
+    path = run_folder.path
+    _tidy(path)
+    if run_folder.about["mode"] == "interactive":
+        _mask(run_folder)
+    signer = keys.own_key()
+    predicate = summary(run_folder) | {"signer": keys.about(signer)}
+    write_whole(path / REPORT, report(path, predicate, hashes(path)).encode())
+    statement = as_json(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": value}} for name, value in hashes(path).items()],
+            "predicateType": RUN_TYPE,
+            "predicate": predicate,
+        }
+    )
+    write_whole(path / RUN, statement)
+    write_whole(path / ENVELOPE, keys.envelope(statement, signer))
+    for _, file in entries(path):
+        file.chmod(0o444)  # a JupyterLab that is still open cannot save into a sealed run
+    (path / MARK).unlink()
+
+
+@contextmanager
+def _alone(run_folder: RunFolder) -> Iterator[None]:
+    """Nobody writes the record meanwhile; `EvidenceError` when somebody does now."""
+    with (run_folder.path / MARK).open("r+b") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EvidenceError(
+                f"run {run_folder.run_id} is still running, pid {run_folder.about.get('pid')}: it is sealed at its end."
+            ) from error
+        yield
+
+
+def _mask(run_folder: RunFolder) -> None:
+    """Mask what a person's notebooks still hold: their sources, and what was shown in pieces."""
+    for file in sorted(run_folder.path.glob("*.ipynb")):
+        counted: Counter[str] = Counter()
+        data = file.read_bytes()
+        kept = without_secrets(data, counted)
+        if kept != data:
+            write_whole(file, kept)
+            run_folder.events("maskings", notebook=file.stem, rules=dict(counted))
+
+
 def _tidy(path: Path) -> None:
-    """Take away what is no part of the record: JupyterLab's checkpoints, and halves of an earlier attempt."""
+    """Take away what is no part of the record: checkpoints, halves of an earlier attempt, empty folders."""
     for folder in sorted(path.rglob(".ipynb_checkpoints")):
         shutil.rmtree(folder)
     for name in (REPORT, RUN, ENVELOPE):
         (path / name).unlink(missing_ok=True)
+    for folder in sorted(path.rglob("*/"), reverse=True):
+        if not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
     linked = [name for name, file in entries(path) if not regular(file)]
     if linked:
         raise EvidenceError(
@@ -161,13 +198,17 @@ def find(name: str, outputs: Path) -> Path:
 
 
 def newest_open(outputs: Path) -> Path:
-    """The newest run that is open; `EvidenceError` when every run is sealed."""
-    found = [mark.parent for mark in sorted(outputs.glob(f"*/{MARK}")) if _about(mark)["mode"] != "plan"]
-    if not found:
-        raise EvidenceError("no run is open: `runbook runs` lists the sealed ones.")
-    return found[-1]
+    """The newest run that is open and not running; `EvidenceError` when there is none."""
+    found = [RunFolder(mark.parent) for mark in sorted(outputs.glob(f"*/{MARK}"), reverse=True)]
+    for run_folder in found:
+        if run_folder.about["mode"] != "plan" and not _running(run_folder):
+            return run_folder.path
+    raise EvidenceError("no run is open, or those that are still run: `runbook runs` lists them.")
 
 
-def _about(mark: Path) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
-    return about
+def _running(run_folder: RunFolder) -> bool:
+    try:
+        with _alone(run_folder):
+            return False
+    except EvidenceError:
+        return True

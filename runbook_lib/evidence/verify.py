@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .. import redaction
 from ..errors import EvidenceError
+from ..settings import Approval
 from . import approval, cells, keys, outcomes, schemas, signoff
 from .files import ENVELOPE, PLAN, RUN, SIGNATURES, entries, regular, sha256
 from .folder import MARK
@@ -77,20 +78,42 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
         raise EvidenceError(f"there is no run folder {folder}")
     if not (folder / ENVELOPE).exists() and not (folder / RUN).exists():
         return Verification(name, "unsealed", (), (), None)
-    if (folder / MARK).exists():
-        why = "it is still marked as open: sealing it did not come to its end"
-        return Verification(name, "unsealed", (why,), (), None)
     try:
         statement, fingerprint = _statement(folder)
     except EvidenceError as error:
-        return Verification(name, "broken", (str(error),), (), None)
+        if (folder / MARK).exists():
+            why = "it is still marked as open: sealing it did not come to its end"
+            return Verification(name, "unsealed", (why,), (), None)
+        return Verification(name, "broken", (_printable(str(error)),), (), None)
     run = statement["predicate"]
-    signatures, wrong = _signatures(folder)
-    faults = [*_files(folder, statement), *wrong, *_content(folder, run), *_approved(folder, run), *_secrets(folder)]
+    signatures: list[signoff.Signature] = []
+    faults = _listed(lambda: _files(folder, statement), "the folder")
+    if not faults:  # what is read from here on are the files that were sealed, and plain ones
+        signatures, wrong = _signatures(folder)
+        faults += wrong
+        faults += _listed(lambda: _content(folder, run), "what the folder holds")
+        faults += _listed(lambda: _approved(folder, run), "its approval")
+        faults += _listed(lambda: _secrets(folder), "a file")
+    if run["run"] != name:
+        faults.insert(0, f"it is the record of run {run['run']}, and its folder is called {name}")
     if signer is not None and fingerprint != signer.lower().removeprefix("sha256:"):
         faults.insert(0, f"it is signed by the key {fingerprint}, not by {signer}")
     state: State = "broken" if faults else "intact" if signer else "unconfirmed"
-    return Verification(name, state, tuple(faults), tuple(_remarks(run)), run, tuple(signatures))
+    remarks = tuple(_printable(one) for one in _remarks(run))
+    return Verification(name, state, tuple(_printable(one) for one in faults), remarks, run, tuple(signatures))
+
+
+def _listed(look: Callable[[], Iterable[str]], what: str) -> list[str]:
+    """What is wrong; whatever somebody has made of a file is a fault, and not an accident of ours."""
+    try:
+        return list(look())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return [f"{what} cannot be read: {type(error).__name__}: {error}"]
+
+
+def _printable(said: str) -> str:
+    """Names of files and values of others, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
 
 
 def _statement(folder: Path) -> tuple[dict[str, Any], str]:
@@ -105,7 +128,10 @@ def _statement(folder: Path) -> tuple[dict[str, Any], str]:
     if opened.payload != (folder / RUN).read_bytes():
         raise EvidenceError(f"{RUN} is not what was signed: it was edited")
     statement: dict[str, Any] = json.loads(opened.payload)
-    wrong = schemas.objections("run-v1", statement)
+    try:
+        wrong = schemas.objections("run-v1", statement)
+    except RecursionError as error:
+        raise EvidenceError(f"{RUN} cannot be read: RecursionError") from error
     if wrong or statement["predicateType"] != RUN_TYPE:
         raise EvidenceError(f"{RUN} is not a statement of this version: {wrong or statement['predicateType']}")
     return statement, opened.fingerprint
@@ -119,7 +145,7 @@ def _files(folder: Path, statement: dict[str, Any]) -> Iterator[str]:
         yield f"{name} is missing"
     for name, path in found.items():
         if not regular(path):
-            yield f"{name} is a link or a device, not a file"
+            yield f"{name} is a link, a device or an empty directory, not a file"
         elif name in wanted:
             if sha256(path) != wanted[name]:
                 yield f"{name} was edited"
@@ -202,7 +228,7 @@ def _notebook(record: Record, entry: dict[str, Any], run: dict[str, Any]) -> lis
         said.append("there is no copy of its source")
     else:
         said += cells.deviations(source, executed)
-    said += [*cells.disorder(executed), *cells.injected(executed, redaction.masked(run["parameters"]))]
+    said += [*cells.disorder(executed), *cells.injected(executed, run["parameters"])]
     if shown != events:
         said.append(_unlike(shown, events))
     if entry["status"] != outcomes.KILLED:
@@ -251,15 +277,23 @@ def _unlike(shown: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
 
 
 def _approved(folder: Path, run: dict[str, Any]) -> list[str]:
-    """Does the run fit the plan that it was approved by, if it had one?"""
-    path = folder / PLAN
+    """Does the run fit the plan that it was approved by, and was it approved as the environment asked then?"""
+    path, record = folder / PLAN, Record.read(folder)
+    wanted = [Approval.model_validate(event["approval"]) for event in record.of_kind("open")]
     if not path.exists():
-        return ["the plan that the run was approved by is missing"] if run["plan"] else []
+        if run["plan"]:
+            return ["the plan that the run was approved by is missing"]
+        changed = run["calls"]["changing"] and any(terms.required for terms in wanted)
+        return ["the environment requires an approver, and the run changed something without a plan"] if changed else []
     try:
         plan = approval.read_plan(path)
         signed = signoff.signatures(folder, "plan.json")
         at, key = datetime.fromisoformat(run["started"]), run["signer"]["fingerprint"]
-        said = approval.objections(path, signed, operator=run["operator"], key=key, at=at)
+        said = [
+            one
+            for terms in dict.fromkeys(wanted)
+            for one in approval.objections(path, signed, terms, operator=run["operator"], key=key, at=at)
+        ]
         return [*said, *approval.departures(plan, run)]
     except EvidenceError as error:
         return [str(error)]

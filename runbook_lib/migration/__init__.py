@@ -208,7 +208,7 @@ class DatabaseMigration:
         def tell(said: object) -> None:
             progress.beat(str(said), self._clock() - began)
 
-        return compare(self.source, self.target, found, options, tell)
+        return replace(compare(self.source, self.target, found, options, tell), left_out=tuple(self._left_out()))
 
     def _left_out(self) -> list[str]:
         return [*self._wishes.exclude, *([self._wishes.heartbeat_table] if self._wishes.heartbeat_table else [])]

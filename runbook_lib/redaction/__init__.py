@@ -10,21 +10,30 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SettingsError
 from .encodings import any_of, encodings
 from .patterns import IDENTITIES, MASK, SECRETS, Rule
 
-__all__ = ["KNOWN", "MASK", "forward", "found", "known", "masked", "refuse_secrets", "register", "secret_name"]
+__all__ = [
+    "KNOWN", "MASK", "forward", "found", "known", "masked", "refuse_secrets", "register", "remembered", "secret_name"
+]  # fmt: skip
 
 KNOWN = "known value"  # the rule of registered values
 SHORTEST = 6  # characters: shorter values would be found everywhere; they are masked beside their names only
-SECRET_NAME = re.compile(r"(?i)(secret|passwo?r?d|passwd|passphrase|token(?!iz)|api_?key|credential|private_?key)")
+SECRET_NAME = re.compile(
+    r"(?i)(secret|passwo?r?d|passwd|passphrase|token(?!iz)|api_?key|credential|private_?key|(?<![a-z])(pwd?|pgpass)(?![a-z]))"
+)
 NOT_SECRET = re.compile(
-    r"(?i)^(next_?token|continuation_?token|client_?token|idempotency_?token|max_?results|.*(?:_?(?:id|arn|name|file|path)))$"
+    r"(?i)^(next_?token|continuation_?token|client_?token|idempotency_?token|max_?results|.*(?:_?(?:id|arn|name|file|path))"
+    r"|.*_(?:count|length|minutes|seconds|hours|days|age|ttl|expires?|expired|expiry|expiration|at|policy|encryption))$"
 )
 REFERENCE = re.compile(r"^(env|secretsmanager|ssm):\S+$|^arn:aws")
+ARN = re.compile(r"arn:aws[\w-]*(?::[^\s:]*){4,}")
+COLOUR = re.compile(r"(?:\x1b|\\+(?:u001b|x1b|033))\[[0-9;:?]*[A-Za-z]", re.IGNORECASE)  # as it is, or escaped
+WHOLE_WORD = 12  # letters: a known value of fewer letters and nothing else is masked as a word, not within others
 
 _known: set[str] = set()
 _expression: re.Pattern[str] | None = None
@@ -63,13 +72,18 @@ def masked(value: Any, counted: Counter[str] | None = None, *, share: bool | Non
     """
     counts = Counter[str]() if counted is None else counted
     shared = os.environ.get("RUNBOOK_MASK") == "share" if share is None else share
-    return _masked(value, SECRETS + IDENTITIES if shared else SECRETS, counts)
+    return Masking(SECRETS + IDENTITIES if shared else SECRETS, _known_values(), counts)(value)
+
+
+def remembered(value: Any) -> Any:
+    """As `masked` for what guards side effects: a text that is an ARN stays whole, whatever values are known."""
+    return Masking(SECRETS, _known_values(), Counter(), ARN)(value)
 
 
 def found(text: str) -> Counter[str]:
-    """Which rules find a secret in a text, and how often."""
+    """Which rules find a secret in a text by its shape, and how often: the same whoever asks."""
     counted = Counter[str]()
-    _text(text, SECRETS, counted)
+    Masking(SECRETS, None, counted)(text)
     return counted
 
 
@@ -90,52 +104,75 @@ def secret_name(name: object) -> bool:
     return bool(SECRET_NAME.search(str(name))) and not NOT_SECRET.match(str(name))
 
 
-def _masked(value: Any, rules: tuple[Rule, ...], counts: Counter[str]) -> Any:
-    if isinstance(value, str):
-        return _text(value, rules, counts)
-    if isinstance(value, dict):
-        return {
-            _text(key, rules, counts) if isinstance(key, str) else key: _hidden(item, counts)
-            if secret_name(key)
-            else _masked(item, rules, counts)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_masked(item, rules, counts) for item in value]
-    return value
+@dataclass(frozen=True)
+class Masking:
+    """One way to mask: these rules, these known values; `spared` texts stay as they are."""
 
+    rules: tuple[Rule, ...]
+    known: re.Pattern[str] | None
+    counts: Counter[str]
+    spared: re.Pattern[str] | None = None
 
-def _hidden(value: Any, counts: Counter[str]) -> Any:
-    """Everything below a secret's name: texts and numbers masked, but for the name of a secret."""
-    if isinstance(value, dict):
-        return {key: _hidden(item, counts) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_hidden(item, counts) for item in value]
-    if value is None or isinstance(value, bool) or value in ("", MASK) or REFERENCE.match(str(value)):
-        return value
-    counts["secret beside its name"] += 1
-    return MASK
+    def __call__(self, value: Any) -> Any:
+        """A copy of JSON-like data, masked."""
+        if isinstance(value, dict):
+            return {self._leaf(k): self._hidden(v) if secret_name(k) else self(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self(item) for item in value]
+        return self._leaf(value)
 
+    def _hidden(self, value: Any) -> Any:
+        """Everything below a secret's name: texts and numbers masked, but for the name of a secret."""
+        if isinstance(value, dict):
+            return {self._leaf(key): self._hidden(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._hidden(item) for item in value]
+        if value is None or isinstance(value, bool) or value in ("", MASK) or REFERENCE.match(str(value)):
+            return value
+        self.counts["secret beside its name"] += 1
+        return MASK
 
-def _text(text: str, rules: tuple[Rule, ...], counts: Counter[str]) -> str:
-    if len(text) < SHORTEST:
+    def _leaf(self, value: Any) -> Any:
+        """A text masked; anything else as it is, but where its own text has to be masked."""
+        if value is None or isinstance(value, (bool, float)):
+            return value
+        if isinstance(value, str) and self.spared is not None and self.spared.fullmatch(value):
+            return value
+        text = value if isinstance(value, str) else str(value)
+        shown = self._text(text)
+        return value if shown == text else shown
+
+    def _text(self, text: str) -> str:
+        """A text masked; one in colours loses them when they stood in or beside a secret."""
+        if len(text) < SHORTEST:
+            return text
+        plain = COLOUR.sub("", text) if "[" in text else text
+        if plain != text:
+            before = self.counts.total()
+            shown = self._plain(plain)
+            if self.counts.total() > before:
+                return shown
+        return self._plain(text)
+
+    def _plain(self, text: str) -> str:
+        if self.known is not None:
+            text, hits = self.known.subn(MASK, text)
+            if hits:
+                self.counts[KNOWN] += hits
+        lower = text.lower()
+        for rule in self.rules:
+            if not rule.likely or any(word in lower for word in rule.likely):
+                text = rule.sub(text, lambda name: self.counts.update((name,)))
         return text
-    text, hits = _known_values().subn(MASK, text)
-    if hits:
-        counts[KNOWN] += hits
-    lower = text.lower()
-    for rule in rules:
-        if not rule.likely or any(word in lower for word in rule.likely):
-            text = rule.sub(text, lambda name: counts.update((name,)))
-    return text
 
 
 def _known_values() -> re.Pattern[str]:
     global _expression
     if _expression is None:
         values = known()
-        words = {word for value in values for word in encodings(value) if len(word) >= SHORTEST}
-        _expression = any_of(words) if words else re.compile(r"(?!)")
+        short = {value for value in values if value.isalpha() and len(value) < WHOLE_WORD}
+        words = {word for value in values for word in encodings(value) if len(word) >= SHORTEST} - short
+        _expression = any_of(words, short)
     return _expression
 
 

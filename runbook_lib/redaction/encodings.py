@@ -16,7 +16,10 @@ END = ""  # a key of a trie: a word ends here
 def encodings(value: str) -> set[str]:
     """A value as it may stand in a text: plain, base64, hexadecimal, URL-quoted, JSON- and HTML-escaped, as repr."""
     raw = value.encode("utf-8", "surrogateescape")
-    found = {value, value.strip(), raw.hex(), raw.hex().upper(), repr(value)[1:-1], repr(raw)[2:-1]}
+    found = {value, value.strip(), raw.hex(), raw.hex().upper()}
+    for shown in (repr(value)[1:-1], repr(raw)[2:-1]):  # which quote is escaped depends on what stands beside it
+        bare = shown.replace("\\'", "'")
+        found |= {shown, bare, bare.replace("'", "\\'")}
     for offset in range(3):  # base64 depends on how many bytes stand before it
         core = _core(raw, offset)
         found |= {core, core.translate(str.maketrans("+/", "-_"))}
@@ -24,9 +27,18 @@ def encodings(value: str) -> set[str]:
         found |= {quoted, re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), quoted)}
     for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
         found |= {escaped, escaped.replace("/", r"\/"), json.dumps(escaped)[1:-1]}
+        for letters in ("<>&", "<>&'"):  # JSON that stands in HTML
+            found |= {_each(escaped, letters, r"\u{:04x}"), _each(escaped, letters, r"\u{:04X}")}
     quotes = html.escape(value)
     found |= {quotes, html.escape(value, quote=False), quotes.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
+    for letters in ("<>&\"'", value):
+        found |= {_each(value, letters, entity) for entity in ("&#{:d};", "&#x{:x};", "&#x{:X};")}
     return found
+
+
+def _each(value: str, letters: str, form: str) -> str:
+    """A value with some of its letters written by their number."""
+    return "".join(form.format(ord(letter)) if letter in letters else letter for letter in value)
 
 
 def _core(raw: bytes, offset: int) -> str:
@@ -35,15 +47,25 @@ def _core(raw: bytes, offset: int) -> str:
     return encoded[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6]
 
 
-def any_of(words: Iterable[str]) -> re.Pattern[str]:
-    """An expression that finds the longest of many words; they share their beginnings, so that many cost as few."""
+def any_of(words: Iterable[str], whole: Iterable[str] = ()) -> re.Pattern[str]:
+    """An expression that finds the longest of many words, and others only where they are words of their own."""
+    forms = []
+    for some, form in ((words, "{}"), (whole, r"(?<!\w){}(?!\w)")):
+        trie = _trie(some)
+        if trie:
+            forms.append(form.format(f"(?:{_expression(trie)})"))
+    return re.compile("|".join(forms) or r"(?!)")
+
+
+def _trie(words: Iterable[str]) -> Trie:
+    """Words that share their beginnings, so that many cost as few."""
     root: Trie = {}
     for word in words:
         node = root
         for letter in word:
             node = node.setdefault(letter, {})
         node[END] = {}
-    return re.compile(_expression(root))
+    return root
 
 
 def _expression(node: Trie) -> str:

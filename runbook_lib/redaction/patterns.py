@@ -13,6 +13,7 @@ _NAMES = (
     r"(?:aws_?)?secret_?(?:access_?)?key|(?:session|security|access|refresh|auth)_?token|pass_?word|passwd|passphrase"
     r"|pgpassword|mysql_pwd|api_?key|client_?secret"
 )
+_KEYS = r"\b(?:host(?:addr)?|server|user(?:name| id)?|uid|dbname|database|port|sslmode|options)"  # of a database
 _REFERENCE = r"(?!\*\*\*MASKED|env:|ssm:|secretsmanager:)"  # masked already, or the name of a secret
 _CODE = r"(?![A-Za-z_][\w.]*\s*[(),\]=])"  # an expression of a program: password=self.password)
 
@@ -29,6 +30,8 @@ class Rule:
         """The text with what the rule finds masked; `seen` is told the rule's name each time."""
 
         def masked(match: re.Match[str]) -> str:
+            if match["secret"] is None:
+                return match[0]
             seen(self.name)
             begin, end = (edge - match.start() for edge in match.span("secret"))
             return match[0][:begin] + MASK + match[0][end:]
@@ -50,16 +53,44 @@ SECRETS = (
         ("iqojb3jpz2lu", "fwogzxivyxdz", "fqogzxivyxdz"),
         re.compile(r"(?P<secret>(?:IQoJb3JpZ2lu|FwoGZXIvYXdz|FQoGZXIvYXdz)[A-Za-z0-9+/=_%-]{20,})"),
     ),
-    Rule("connection string", ("://",), re.compile(r"://(?P<secret>[^/\s:@\"'<>]*:[^/\s@\"'<>]+)(?=@)")),
-    Rule("JSON web token", ("eyj",), re.compile(r"\b(?P<secret>eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)")),
+    Rule(
+        "connection string",
+        ("://",),
+        re.compile(
+            r"://(?P<secret>[^/\s:@\"'<>\[]{0,128}:(?!\d{1,5}[/?#])(?:(?!://)[^\s\"'<>]){1,256})(?=@)"  # to the last @
+        ),
+    ),
+    Rule(
+        "connection string",
+        ("pass", "pwd"),
+        re.compile(
+            rf"(?i)(?:(?:{_KEYS})\s*=\s*[^\s;&,\"'=]{{1,128}}[\s;&]+(?:pass(?:word|wd)?|pwd)\s*=\s*"
+            rf"|\b(?:pass(?:word|wd)?|pwd)\s*=\s*(?=[^\s;&,\"'/=]{{1,256}}(?:;|&[\w.]+=|\s+(?:{_KEYS})\s*=)))"
+            rf"(?P<secret>{_REFERENCE}{_CODE}[^\s;&,\"'\\)]+)"
+        ),
+    ),
+    Rule(
+        "password in SQL",
+        ("identified", "password"),
+        re.compile(
+            rf"(?i)\b(?:identified\s+(?:with\s+[^\s\"']{{1,64}}\s+)?by(?:\s+password)?|password)\s+(?P<quote>{_QUOTE})"
+            rf"(?P<secret>{_REFERENCE}(?:(?!(?P=quote))[^\r\n]){{1,256}})(?=(?P=quote))"
+        ),
+    ),
+    Rule(
+        "JSON web token",
+        ("eyj",),
+        re.compile(r"(?<![\w-])(?P<secret>eyJ[\w-]{8,4096}\.[\w-]{8,65536}\.[\w-]*)"),
+    ),
     Rule(
         "authorization",
-        ("bearer", "authorization"),
+        ("authorization",),
         re.compile(
-            rf"(?i)(?:authorization{_QUOTE}?\s*[:=]\s*{_QUOTE}?(?=basic|bearer|digest|token|aws4)|(?=bearer\s))"
+            rf"(?i)authorization{_QUOTE}?\s*[:=]\s*{_QUOTE}?(?=basic|bearer|digest|token|aws4)"
             r"(?P<secret>[A-Za-z0-9-]+\s+[^\r\n\"'<\\]{8,})"
         ),
     ),
+    Rule("authorization", ("bearer",), re.compile(r"(?i)\bbearer\s+(?P<secret>[\w.~+/-]{16,}=*)")),
     Rule(
         "signed URL",
         ("signature", "x-amz-security-token"),
@@ -80,5 +111,5 @@ SECRETS = (
 
 IDENTITIES = (  # masked only in what is shared
     Rule("ARN", ("arn:aws",), re.compile(r"\b(?P<secret>arn:aws[\w-]*:[^\s\"'<>,]+)")),
-    Rule("account id", (), re.compile(r"(?<!\d)(?P<secret>\d{12})(?!\d)")),
+    Rule("account id", (), re.compile(r"\b[0-9a-f]{64}\b|(?<!\d)(?P<secret>\d{12})(?!\d)")),  # not within a hash
 )

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -217,8 +217,11 @@ class Journal:
 
     def __init__(self, notebook: str, run: str | None) -> None:
         self._notebook = notebook
-        self._run = RunFolder(Path(run)) if run else None
+        self._run = RunFolder.opened(Path(run)) if run else None
         self._own = run is None
+        self._running = ExitStack()
+        if self._run is not None:
+            self._running.enter_context(self._run.running())
         self._waiting: list[tuple[str, dict[str, Any]]] = []
 
     def __call__(self, kind: str, **fields: Any) -> None:
@@ -232,6 +235,7 @@ class Journal:
         """The kernel has opened the runbook."""
         if self._run is None:
             self._run = RunFolder(path)
+            self._running.enter_context(self._run.running())
             self._run.events("notebook-start", notebook=self._notebook)
             for kind, fields in self._waiting:
                 self._run.events(kind, **fields)
@@ -241,6 +245,7 @@ class Journal:
         if self._own and self._run is not None:
             write_whole(self._run.path / f"{self._notebook}.ipynb", _text(shown))
             self._run.events("notebook-end", notebook=self._notebook, status=status, error=error)
+        self._running.close()
 
 
 def _text(nb: Any) -> bytes:

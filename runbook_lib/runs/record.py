@@ -16,6 +16,7 @@ import nbformat
 from papermill.engines import NotebookExecutionManager
 
 from .. import errors
+from ..evidence.written import joined
 from ..redaction import masked
 from ..settings import PACKAGE_ROOT
 
@@ -141,35 +142,8 @@ def _shown(cell: Any, counted: Counter[str]) -> Any:
     """A cell as it is written: streams joined before they are masked, for a secret may be cut in two."""
     cell = dict(cell)
     if cell["cell_type"] == "code":
-        cell["outputs"] = [_without_machine_paths(output) for output in _joined(cell["outputs"])]
+        cell["outputs"] = [_without_machine_paths(output) for output in joined(cell["outputs"])]
     return nbformat.from_dict(masked(cell, counted))
-
-
-def _joined(outputs: list[Any]) -> list[Any]:
-    """Outputs with one stream of each name, where its first part stood.
-
-    nbclient's `coalesce_streams` does this too, in a time that grows with the square of a line's length.
-    """
-    streams: dict[str, dict[str, Any]] = {}
-    found: list[Any] = []
-    for output in outputs:
-        if output.output_type != "stream":
-            found.append(output)
-        elif output.name in streams:
-            streams[output.name]["text"] += output.text
-        else:
-            streams[output.name] = dict(output)
-            found.append(streams[output.name])
-    for stream in streams.values():
-        stream["text"] = _overwritten(stream["text"])
-    return found
-
-
-def _overwritten(text: str) -> str:
-    """Text as a terminal shows it: what stands before a carriage return is gone."""
-    if "\r" not in text:
-        return text
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
 
 def _without_machine_paths(output: dict[str, Any]) -> dict[str, Any]:

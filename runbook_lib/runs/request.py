@@ -56,7 +56,9 @@ def request(notebooks: list[str], environment: str | None, parameters: dict[str,
     for step in steps:  # wrong values are told now, and not by a kernel
         if step.name in loaded.left_out:
             raise SettingsError(f"{step.name} is not for environment {loaded.environment!r}: it has no section `dms`.")
-        given = {name: parameters[name] for name in parameter_names(step) & set(parameters) - {"confirm"}}
+        given = {
+            name: parameters[name] for name in parameter_names(step) & set(parameters) - {"confirm", "environment"}
+        }
         if given:
             knobs(loaded, step.name, given)
     return Request(steps, {**parameters, "environment": environment or "lab"})

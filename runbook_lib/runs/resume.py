@@ -17,6 +17,7 @@ import nbformat
 from ..errors import NotFound, SettingsError
 from ..evidence.events import Events
 from ..evidence.folder import ONLY_LOOKING, RunFolder, outputs
+from ..redaction import MASK, masked
 from ..settings import settings_hash
 from .plan import Step, chosen
 from .run import execute
@@ -46,9 +47,22 @@ class Earlier:
             said.append(f"the file of the environment {self.parameters['environment']!r} was edited")
         for name in sorted(parameters.keys() | self.parameters.keys()):
             before, now = self.parameters.get(name), parameters.get(name, self.parameters.get(name))
-            if before != now:
+            if before != now and (not is_masked(before) or before != masked(now, share=True)):
                 said.append(f"{name} was {before!r} and is {now!r}")
         return said
+
+    def readable(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The parameters that its record keeps; `SettingsError` names masked ones that are not given again."""
+        lost = [name for name, value in self.parameters.items() if is_masked(value) and name not in given]
+        if lost:
+            again = " ".join(f"-p {name}=…" for name in lost)
+            raise SettingsError(f"the record of run {self.run_id} keeps a mask for {', '.join(lost)}: add {again}")
+        return {name: value for name, value in self.parameters.items() if name not in given}
+
+
+def is_masked(value: Any) -> bool:
+    """Does a value of a record stand for another one, that was not written down?"""
+    return MASK in str(value)
 
 
 def earlier(run: str) -> Earlier:
@@ -82,8 +96,8 @@ def unchanged(before: Earlier, parameters: dict[str, Any]) -> None:
 class Verified:
     """Asked of each notebook of a resumed run: why is it skipped? It is not, when that is ''."""
 
-    def __init__(self, before: Earlier, folder: RunFolder) -> None:
-        self._before, self._folder = before, folder
+    def __init__(self, before: Earlier, parameters: dict[str, Any], folder: RunFolder) -> None:
+        self._before, self._parameters, self._folder = before, parameters, folder
 
     def __call__(self, step: Step) -> str:
         """Look at a finished notebook's postconditions again; KeyboardInterrupt when a signal comes meanwhile."""
@@ -99,7 +113,7 @@ class Verified:
         path.write_text(nbformat.writes(only) + "\n", encoding="utf-8")
         os.environ[ONLY_LOOKING] = "1"
         try:
-            outcome = execute(step, path, self._before.parameters, source=path)
+            outcome = execute(step, path, self._parameters, source=path)
         finally:
             del os.environ[ONLY_LOOKING]
         if outcome.status == "interrupted":

@@ -38,6 +38,16 @@ class TableResult:
         return self.different + self.missing + self.extra
 
     @property
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Rows of the source and the target, then those that are different, missing and extra."""
+        return self.source_rows, self.target_rows, self.different, self.missing, self.extra
+
+    @property
+    def counted(self) -> bool:
+        """Whether its rows were looked at: a table that only one side has is not."""
+        return not self.problem or any(self.counts)
+
+    @property
     def empty(self) -> bool:
         """Whether neither side has a row."""
         return not self.problem and self.source_rows == self.target_rows == self.differing == 0
@@ -79,6 +89,7 @@ class Comparison(Shown):
     method: str
     rounds: int = 0  # in which differing rows were looked at again
     moments: int = 1  # snapshots of each side: more than one when it was continued from a checkpoint
+    left_out: tuple[str, ...] = ()  # tables that the caller did not want to be compared
 
     @property
     def ok(self) -> bool:
@@ -96,7 +107,7 @@ class Comparison(Shown):
         if not self.compared:
             return "No table was compared."
         when = f"As each part was when it was read, at {self.moments} moments: " if self.moments > 1 else ""
-        return when + self._found
+        return when + self._found + (f" Left out: {', '.join(self.left_out)}." if self.left_out else "")
 
     @property
     def _found(self) -> str:
@@ -120,8 +131,8 @@ class Comparison(Shown):
         columns = ("Table", "Rows source", "Rows target", "Different", "Missing", "Extra", "Verdict")
         rows = [
             (
-                table.name, f"{table.source_rows:,}", f"{table.target_rows:,}", f"{table.different:,}",
-                f"{table.missing:,}", f"{table.extra:,}", table.verdict,
+                table.name, *([f"{count:,}" for count in table.counts] if table.counted else ["not counted"] * 5),
+                table.verdict,
             )
             for table in self.compared
         ]  # fmt: skip
@@ -131,7 +142,7 @@ class Comparison(Shown):
         """The same for machines."""
         return {
             "ok": self.ok, "reason": self.reason, "method": self.method, "rounds": self.rounds,
-            "moments": self.moments,
+            "moments": self.moments, "left_out": list(self.left_out),
             "tables": [
                 {
                     "name": table.name, "verdict": table.verdict, "ok": table.ok, "source_rows": table.source_rows,
