@@ -39,8 +39,10 @@ VALUES = st.tuples(
     st.none() | st.sampled_from([Decimal("1.5"), Decimal("1.500"), Decimal("0"), Decimal("-0.10")]),
     st.none() | TRICKY,
     st.none() | st.booleans(),
+    st.none() | st.binary(max_size=3),
+    st.none() | st.datetimes(),
 )
-COLUMNS = "a text, b float8, c numeric, d varchar(9), e boolean"
+COLUMNS = "a text, b float8, c numeric, d varchar(9), e boolean, f bytea, g timestamp"
 Row = tuple[Any, ...]
 
 

@@ -25,6 +25,11 @@ UNLIKE = {
     "NULL and the separator": ("text", "null", "chr(31)"),
     "NULL and zero": ("int", "null", "0"),
     "NULL and false": ("boolean", "null", "false"),
+    "NULL and its mark": ("text", "null", "'!1'"),
+    "NULL and no time": ("time", "null", "'00:00'"),
+    "NULL and an epoch": ("timestamp", "null", "'2000-01-01'"),
+    "NULL and a float of nothing": ("float8", "null", "0"),
+    "NULL and a uuid of nothing": ("uuid", "null", "'00000000-0000-0000-0000-000000000000'"),
     "NULL and an empty array": ("int[]", "null", "'{}'"),
     "NULL and an empty bytea": ("bytea", "null", "''"),
     "NULL and json null": ("jsonb", "null", "'null'"),
@@ -100,6 +105,10 @@ ALIKE = {
     ),
     "a boolean made a number": ("boolean", "true", "smallint", "1"),
     "a number widened": ("bigint", "12", "numeric", "12"),
+    "widths of floats": ("float4", "'1.1'", "float8", "1.1"),
+    "a moment without zone": (
+        "timestamp", "'2024-05-01 12:00:00.000001'", "timestamptz", "'2024-05-01 12:00:00.000001Z'",
+    ),
     "a domain": ("public.code", "'x'", "varchar(3)", "'x'"),
     "constrained numerics": ("numeric(10,2)", "1.5", "numeric(12,2)", "1.50"),
     "NULLs": ("int", "null", "bigint", "null"),
@@ -189,3 +198,61 @@ def test_a_value_does_not_leak_into_its_neighbour(
     found = tables.compare(source, target, tables.pairs(source, target, ["public.t"]), options)
     assert (found.ok, found.compared[0].different) == (False, 1)
     assert tables.compare(source, source, tables.pairs(source, source, ["public.t"]), options).ok
+
+
+ROWS = "(id int primary key, a bytea, b timestamp, c text, d float8, e date, f uuid, g bytea, h text, i int)"
+UUID = "'33333333-3333-3333-3333-333333333333'"  # as bytes it spells 3333333333333333
+
+
+@pytest.mark.parametrize("method", ["md5", "native"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("'ab', null, 'x', null, null, null, '', 'y', 1", "'a', null, 'x', null, null, null, 'b', 'y', 1"),
+        ("null, null, 'x', null, null, null, 'ab', 'y', 1", "'ab', null, 'x', null, null, null, null, 'y', 1"),
+        ("null, null, 'x', null, null, null, '', 'y', 1", "'', null, 'x', null, null, null, null, 'y', 1"),
+        (
+            "null, null, 'x', 1.5, null, null, null, 'y', 1",
+            "null, '2034-04-26 06:33:33', 'x', null, null, null, null, 'y', 1",
+        ),
+        (
+            f"null, null, 'x', null, null, {UUID}, null, 'y', 1",
+            "null, null, 'x', null, null, null, null, 'y3333333333333333', 1",
+        ),
+        (
+            f"null, null, 'x', null, null, {UUID}, null, null, 1",
+            "null, null, 'x', null, null, null, '3333333333333333', null, 1",
+        ),
+        ("null, null, 'x', null, null, null, null, null, 1", "null, null, null, null, null, null, null, 'x', 1"),
+        ("null, null, '', null, null, null, null, null, 1", "null, null, '1', null, null, null, null, null, null"),
+        ("null, null, '!3', null, null, null, null, '', 1", "null, null, null, null, null, null, null, '!3', 1"),
+    ],
+)
+def test_bytes_do_not_pass_for_those_of_another_column(
+    server: postgres.Server, one: str, other: str, method: Method
+) -> None:
+    table = f"create table t {ROWS}; insert into t values (1, {{}})"
+    source, target = (in_postgresql(server, f"leak{next(numbers)}", table.format(row)) for row in (one, other))
+    options = tables.Options(method=method, rounds=0)
+    found = tables.compare(source, target, tables.pairs(source, target, ["public.t"]), options)
+    assert (found.ok, found.compared[0].different) == (False, 1)
+
+
+@pytest.mark.parametrize("method", ["md5", "native"])
+def test_a_table_of_many_columns_is_compared_to_the_last(server: postgres.Server, method: Method) -> None:
+    columns = [*(f"c{number} text" for number in range(70)), *(f"d{number} float8" for number in range(70)), "z text"]
+    table = f"create table t (id int primary key, {', '.join(columns)}); insert into t (id, c0, z) values (1, '', {{}})"
+    source, target = (in_postgresql(server, f"wide{next(numbers)}", table.format(z)) for z in ("'a'", "'b'"))
+    options = tables.Options(method=method, rounds=0)
+    found = tables.compare(source, target, tables.pairs(source, target, ["public.t"]), options)
+    assert [difference.columns for difference in found.compared[0].differences] == [("z",)]
+    assert tables.compare(source, source, tables.pairs(source, source, ["public.t"]), options).ok
+
+
+def test_what_the_environment_says_about_encodings_does_not_matter(
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "create table t (id int primary key, a text); insert into t values (1, 'ü日')"
+    source, target = (in_postgresql(server, f"coded{next(numbers)}", table) for _ in range(2))
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    assert tables.compare(source, target, tables.pairs(source, target, ["public.t"]), tables.Options(rounds=0)).ok

@@ -3,7 +3,8 @@
 The canonical text of a row is the same on every engine. Its fields stand in the order of the view. First come the
 fields of kinds that are never empty and hold no control character, NULL as nothing; then the length in bytes of every
 free field, -1 for NULL; then the free fields themselves, NULL left out. All are joined by the character 31. So no
-value can pass for another, for NULL, or for two. The row's md5 is taken of that text in UTF-8.
+value can pass for another, for NULL, or for two. The row's md5 is taken of that text in UTF-8. Where both sides are
+PostgreSQL it is taken of bytes that are quicker to make and as unmistakable (`postgresql_row`).
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ class Dialect(Protocol):
 
 def of(database: Database) -> Dialect:
     """The dialect that a database speaks."""
-    from .mysql import MySQL
+    if database.engine == "mysql":
+        from .mysql import MySQL
+
+        return MySQL()
     from .postgresql import PostgreSQL
 
-    return MySQL() if database.engine == "mysql" else PostgreSQL()
+    return PostgreSQL()

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import portable
-from .dialect import SEPARATOR, Common, Method, Sample, Server, Statement
-from .model import FREE, Field, Key, Kind, Span, Table, View
+from .dialect import Common, Method, Sample, Server, Statement
+from .model import Field, Key, Span, Table, View
 from .postgresql_catalog import describe
+from .postgresql_row import cast, md5, native, quoted, text, utf8
 
 SETTINGS = {
     "timezone": "UTC",
@@ -24,22 +25,15 @@ SETTINGS = {
     "enable_indexscan": "off",  # ranges by bitmap: pages are read once and in order
     "enable_indexonlyscan": "off",
     "work_mem": "64MB",
+    "client_encoding": "UTF8",  # in which texts are sent
     "jit": "off",
 }
-# Kinds that concat writes exactly as a cast to text does.
-PLAIN: frozenset[Kind] = frozenset({"integer", "numeric", "float", "date", "time", "timestamp", "timestamptz", "uuid"})
-# Kinds with a type whose own hash tells apart whatever its text tells apart.
-HASHED: dict[Kind, str] = {
-    "integer": "int8", "boolean": "bool", "bytes": "bytea", "date": "date", "time": "time", "timestamp": "timestamp",
-    "timestamptz": "timestamptz", "uuid": "uuid",
-}  # fmt: skip
 PAGES = """
 select (coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree(own)), pg_relation_size(own)) / 8192)::int8
 from (select format('%%I.%%I', %s::text, %s::text)::regclass as own) t"""
 MORE = 500  # of a large table, one page of so many is sampled
 MOST_PAGES = 2_048
 INTERVALS = 64  # of the key in one statement; planning more costs more than reading the range
-SAME = Common(portable=False, modern=True)
 
 
 class PostgreSQL:
@@ -82,7 +76,7 @@ class PostgreSQL:
             count = session.execute(f"select count(*) {part}", ()).fetchone()[0]
             return Sample([], round(count * 100 / percent))
         keys, texts = (
-            ", ".join(f"{_quoted(field.column.name)}{cast}" for field in view.key) for cast in ("", "::text")
+            ", ".join(f"{quoted(field.column.name)}{suffix}" for field in view.key) for suffix in ("", "::text")
         )
         order = ", ".join(_ordered(field, "s.") for field in view.key)
         found = session.execute(f"select {texts} from (select {keys} {part}) s order by {order}", ()).fetchall()
@@ -106,39 +100,36 @@ class PostgreSQL:
 
     def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]) -> Statement:
         """Rows of (key, md5, count)."""
-        where, parameters = _within(view, span)
-        chosen, numbers = _inside(view, span, common, modulus, buckets)
-        where += f"{' and' if where else ' where'} {chosen}"
-        parameters += numbers
-        keys = "".join(f"{_cast(part, common)}, " for part in view.key)
+        where, parameters = _inside(view, span, common, modulus, buckets)
+        keys = "".join(f"{cast(part, common)}, " for part in view.key)
         if portable.by_client(view, common):
-            values = ", ".join(_cast(part, common) for part in view.fields)
+            values = ", ".join(cast(part, common) for part in view.fields)
             sql = f"select {keys}{values} from {_name(view)} t{where}"
             return Statement(sql, parameters, lambda row: (*portable.keyed(view, row)[:2], 1))
         if view.key:
-            sql = f"select {keys}{_md5(view, common)}, 1 from {_name(view)} t{where}"
+            sql = f"select {keys}{md5(view, common)}, 1 from {_name(view)} t{where}"
         else:
-            sql = f"select {_md5(view, common)}, count(*) from {_name(view)} t{where} group by 1"
+            sql = f"select {md5(view, common)}, count(*) from {_name(view)} t{where} group by 1"
         return Statement(sql, parameters, lambda row: (tuple(row[:-2]), bytes.fromhex(row[-2]), row[-1]))
 
     def keyless(self, view: View) -> Statement:
         """How many rows lack a part of their key."""
-        missing = " or ".join(f"t.{_quoted(part.column.name)} is null" for part in view.key)
+        missing = " or ".join(f"t.{quoted(part.column.name)} is null" for part in view.key)
         return Statement(f"select count(*) from {_name(view)} t where {missing}", (), lambda row: int(row[0]))
 
     def lookup(self, view: View, common: Common, keys: Sequence[Key], values: bool) -> Statement:
         """Rows of (key, md5, values) with these keys."""
-        md5 = _md5(view, common)
-        asked = ", ".join([md5, *(_cast(part, common) for part in view.fields if values)])
+        hashed = md5(view, common)
+        asked = ", ".join([hashed, *(cast(part, common) for part in view.fields if values)])
         if not view.key:
-            sql = f"select distinct on (1) {asked} from {_name(view)} t where {md5} = any(%s)"
+            sql = f"select distinct on (1) {asked} from {_name(view)} t where {hashed} = any(%s)"
             wanted = ([key[0] for key in keys],)
             return Statement(sql, wanted, lambda row: ((row[0],), bytes.fromhex(row[0]), tuple(row[1:])))
         count, here = len(view.key), portable.by_client(view, common)
         if here:
-            asked = ", ".join(_cast(part, common) for part in view.fields)
-        texts = ", ".join(_cast(part, common) for part in view.key)
-        own = ", ".join(f"t.{_quoted(part.column.name)}" for part in view.key)
+            asked = ", ".join(cast(part, common) for part in view.fields)
+        texts = ", ".join(cast(part, common) for part in view.key)
+        own = ", ".join(f"t.{quoted(part.column.name)}" for part in view.key)
         typed = ", ".join(_typed(part, f"w.k{number}") for number, part in enumerate(view.key))
         arrays, names = ", ".join(["%s::text[]"] * count), ", ".join(f"k{number}" for number in range(count))
         sql = (
@@ -156,17 +147,13 @@ class PostgreSQL:
         )
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""').replace("%", "%%") + '"'
-
-
 def _name(view: View) -> str:
-    return f"{_quoted(view.schema)}.{_quoted(view.name)}"
+    return f"{quoted(view.schema)}.{quoted(view.name)}"
 
 
 def _ordered(part: Field, of: str = "t.") -> str:
     """A key's column in an order that is the same on every server."""
-    own = of + _quoted(part.column.name)
+    own = of + quoted(part.column.name)
     return f'{own} collate "C"' if part.kind == "text" and not part.column.bytewise else own
 
 
@@ -194,32 +181,35 @@ def _within(view: View, span: Span) -> tuple[str, tuple[Any, ...]]:
 def _bucket(view: View, span: Span, common: Common, modulus: int) -> str:
     """The expression that puts a row into its bucket."""
     if span.width:
-        return f"t.{_quoted(view.key[0].column.name)} / {span.width}::bigint"
+        return f"t.{quoted(view.key[0].column.name)} / {span.width}::bigint"
     if view.key and common.modern:
-        keys = ", ".join(map(_native, view.key))
-        return f"hash_record_extended(row({keys}), 0) & {modulus - 1}"
-    text = _text(view.key or view.fields, common)
-    return f"('x' || left(md5({_utf8(text, common)}), 8))::bit(32)::bigint & {modulus - 1}"
+        return f"{native(view.key)} & {modulus - 1}"
+    hashed = f"md5({utf8(text(view.key, common), common)})" if view.key else md5(view, common)
+    return f"('x' || left({hashed}, 8))::bit(32)::bigint & {modulus - 1}"
 
 
 def _inside(
     view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]
 ) -> tuple[str, tuple[Any, ...]]:
-    """The condition of some buckets: intervals of the key, which the index finds, unless they are too many."""
-    intervals = _intervals(buckets, span.width) if span.width else []
+    """The WHERE clause of some buckets: intervals of the key, which the index finds, unless they are too many."""
+    intervals = _intervals(buckets, span) if span.width else []
     if intervals and len(intervals) <= INTERVALS:
-        own = f"t.{_quoted(view.key[0].column.name)}"
-        return "(" + " or ".join(f"{own} between '{low}'::int8 and '{high}'::int8" for low, high in intervals) + ")", ()
-    return f"{_bucket(view, span, common, modulus)} = any(%s::bigint[])", (list(buckets),)
+        own = f"t.{quoted(view.key[0].column.name)}"
+        between = (f"{own} between '{low}'::int8 and '{high}'::int8" for low, high in intervals)
+        return f" where {' or '.join(between)}", ()
+    where, parameters = _within(view, span)
+    chosen = f"{_bucket(view, span, common, modulus)} = any(%s::bigint[])"
+    return f"{where}{' and' if where else ' where'} {chosen}", (*parameters, list(buckets))
 
 
-def _intervals(buckets: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """The keys of buckets, neighbours as one. Division cuts towards zero: bucket 0 reaches to both sides."""
+def _intervals(buckets: Sequence[int], span: Span) -> list[tuple[int, int]]:
+    """The keys of a range's buckets, neighbours as one. Division cuts towards zero: bucket 0 reaches to both sides."""
+    first = int(span.lower[0]) if span.lower else -(2**63)
+    last = int(span.upper[0]) - 1 if span.upper else 2**63 - 1
     found: list[tuple[int, int]] = []
     for bucket in sorted(buckets):
-        low = bucket * width - (width - 1) * (bucket <= 0)
-        high = bucket * width + (width - 1) * (bucket >= 0)
-        low, high = max(low, -(2**63)), min(high, 2**63 - 1)
+        low = max(first, bucket * span.width - (span.width - 1) * (bucket <= 0))
+        high = min(last, bucket * span.width + (span.width - 1) * (bucket >= 0))
         if found and found[-1][1] + 1 == low:
             low = found.pop()[0]
         found.append((low, high))
@@ -233,77 +223,13 @@ def _hashed(view: View, common: Common, method: Method) -> tuple[str, str]:
     two sums of 64: of hashes of it where both servers hash alike, which is quicker than reading its halves as numbers.
     """
     if method == "native":
-        return f"hash_record_extended(row({', '.join(map(_native, view.fields))}), 0)", "sum(h)::text"
+        return native(view.fields), "sum(h)::text"
     if common.modern:
-        return _md5(view, common), "sum(hashtextextended(h, 0))::text, sum(hashtextextended(h, 1))::text"
+        return md5(view, common), "sum(hashtextextended(h, 0))::text, sum(hashtextextended(h, 1))::text"
     halves = (f"sum(('x' || substr(h, {start}, 16))::bit(64)::bigint)" for start in (1, 17))
-    return _md5(view, common), ", ".join(halves)
+    return md5(view, common), ", ".join(halves)
 
 
 def _folded(row: Sequence[Any], common: Common) -> tuple[Any, ...]:
     """The sums; for an engine with unsigned numbers modulo 2^64."""
     return tuple(row) if common.modern else tuple(int(total or 0) % 2**64 for total in row)
-
-
-def _md5(view: View, common: Common) -> str:
-    return f"md5({_utf8(_text(view.fields, common), common)})"
-
-
-def _utf8(text: str, common: Common) -> str:
-    """A text's bytes in UTF-8: it has them already where all servers keep it so."""
-    return text if common.utf8 else f"convert_to({text}, 'UTF8')"
-
-
-def _text(fields: Sequence[Field], common: Common) -> str:
-    """The canonical text of a row, as `dialect` describes it."""
-    fixed = [part for part in fields if part.kind not in FREE]
-    free = [part for part in fields if part.kind in FREE]
-    terms = [_fixed(part, common) for part in fixed]
-    terms += [
-        f"coalesce(octet_length({_utf8(_cast(part, common), common)}), -1)" if part.column.nullable else
-        f"octet_length({_utf8(_cast(part, common), common)})" for part in free
-    ]  # fmt: skip
-    terms += [_cast(part, common) for part in free]
-    return f"concat_ws(chr({SEPARATOR}), {', '.join(terms)})"
-
-
-def _fixed(part: Field, common: Common) -> str:
-    cast = _cast(part, common)
-    if part.column.nullable:
-        return f"coalesce({cast}, '')"
-    own = f"t.{_quoted(part.column.name)}"
-    return own if cast == f"{own}::text" and part.kind in PLAIN else cast
-
-
-def _cast(part: Field, common: Common) -> str:
-    """The canonical text of one value."""
-    own = f"t.{_quoted(part.column.name)}"
-    if part.kind == "timestamptz" and part.column.base == "timestamp":
-        own = f"{own}::timestamptz"
-    match part.kind:
-        case "boolean" | "integer" if part.column.base == "bool":
-            return f"{own}::int::text"
-        case "bytes":
-            return f"encode({own}, 'hex')"
-        case "json":
-            return f"{own}::text" if part.column.base == "jsonb" else f"{own}::jsonb::text"
-        case "numeric" if common.portable:
-            return f"trim_scale({own}::numeric)::text"
-        case "float" if common.portable:
-            return portable.postgresql_float(own)
-    return f"{own}::text"
-
-
-def _native(part: Field) -> str:
-    """What PostgreSQL's hash is given: the value where its hash sees every difference, else bytes or text that do."""
-    own = f"t.{_quoted(part.column.name)}"
-    base = part.column.base
-    if part.kind == "text":
-        return f'{own}::text collate "C"'  # a collation may take different texts for equal
-    if part.kind in HASHED:
-        return own if base == HASHED[part.kind] else f"{own}{'::int' * (base == 'bool')}::{HASHED[part.kind]}"
-    if part.kind == "float":
-        return f"float8send({own}::float8)"  # -0 and NaN as they are
-    if part.kind == "numeric":  # 1.5 and 1.500 are equal, their bytes are not; with one declared scale there is one
-        return own if part.alike and "," in part.column.type else f"numeric_send({own}::numeric)"
-    return _cast(part, SAME)
