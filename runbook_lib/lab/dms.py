@@ -18,7 +18,7 @@ from .dms_endpoints import Address
 from .dms_machine import Machine
 from .dms_resources import ENDPOINT, TASK, Document
 from .dms_roles import VPC_ROLE
-from .dms_tables import Tables
+from .dms_tables import Tables, load_again
 from .dms_tasks import Tasks
 from .protocol import Call, Refusal
 
@@ -181,8 +181,7 @@ class Dms(Tasks):
                 for key in keys:
                     tables.change(key, ValidationState="Pending revalidation")
             else:
-                asked = [*(task.get("Reloads") or []), *keys]
-                self.lab.database.update(TASK, arn, Reloads=list(dict.fromkeys(asked)))
+                load_again(self.lab.database, arn, keys)
             self._runs[arn].wake()
         return {"ReplicationTaskArn": arn}
 

@@ -9,7 +9,7 @@ from ..errors import LabError
 from .core import Lab
 from .dms_resources import TASK
 from .dms_roles import VPC_ROLE
-from .dms_tables import Tables
+from .dms_tables import Tables, load_again
 from .fault import Fault, Planted
 from .postgres import SECRETIVE
 
@@ -108,7 +108,7 @@ def _make_table_without_grants(lab: Lab, _: str) -> Planted:
         source.execute(_FOUND_RETURNS.encode())
     for task in lab.database.all(TASK):
         if Tables(lab.database, task["ReplicationTaskArn"]).get(RETURNS) is not None:
-            _reload(lab, task["ReplicationTaskArn"], RETURNS)
+            load_again(lab.database, task["ReplicationTaskArn"], [RETURNS])
     return {}
 
 
@@ -143,14 +143,7 @@ def _end_clash(lab: Lab, planted: Planted) -> None:
     for task in lab.database.all(TASK):
         applies = task["MigrationType"] != "full-load"  # MariaDB's task has other customers
         if applies and Tables(lab.database, task["ReplicationTaskArn"]).get("shop.customers") is not None:
-            _reload(lab, task["ReplicationTaskArn"], "shop.customers")
-
-
-def _reload(lab: Lab, task_arn: str, key: str) -> None:
-    """Have a table loaded again, now or when the task runs again."""
-    with lab.database.writing():
-        task = lab.database.get(TASK, task_arn) or {}
-        lab.database.update(TASK, task_arn, Reloads=list(dict.fromkeys([*(task.get("Reloads") or []), key])))
+            load_again(lab.database, task["ReplicationTaskArn"], ["shop.customers"])
 
 
 def _drop_role(lab: Lab, _: str) -> Planted:

@@ -25,6 +25,9 @@ _REMOTE = re.compile(
     r'(?: for replication target relation "(.+?)")?.* in transaction \d+, finished at ([0-9A-F]+/[0-9A-F]+)'
 )
 _UNFIT = re.compile(r'logical replication target relation "(.+?)" (?:does not exist|is missing replicated column)')
+_PLACE_LOST = re.compile(
+    r'could not start WAL streaming: ERROR:\s+replication slot "(pg_\d+_sync_(\d+)_\d+)" does not exist'
+)
 _CONFLICT = re.compile(r"conflict=(\w+)")
 UNFIT = "55000"  # the kind of a change whose table the target does not have, or not with all its columns
 _DATA_ERRORS = ("22", "23", "42", "P0")  # classes that a second try does not cure
@@ -59,6 +62,14 @@ class CopyFailed:
 
 
 @dataclass(frozen=True)
+class PlaceLost:
+    """A table's copy is complete, and its slot gone: the target was killed between the two ends of its load."""
+
+    relation: int
+    slot: str
+
+
+@dataclass(frozen=True)
 class Unapplied:
     """A change that could not be applied as it came. `stops`: PostgreSQL applies nothing more before it is skipped."""
 
@@ -73,7 +84,7 @@ class Unapplied:
     at: float
 
 
-Fact = CopyPoint | Copied | CopyFailed | Unapplied
+Fact = CopyPoint | Copied | CopyFailed | PlaceLost | Unapplied
 
 
 class ServerLog:
@@ -114,6 +125,8 @@ class ServerLog:
             return Copied(int(copied.group(1)), int(copied.group(2)), at)
         if failed := _COPY_FAILED.match(message):
             return CopyFailed(failed.group(1), failed.group(2), at)
+        if lost := _PLACE_LOST.match(message):
+            return PlaceLost(int(lost.group(2)), lost.group(1))
         copying = _COPYING.match(str(record.get("context", "")))
         if copying and record["error_severity"] == "ERROR" and "tablesync" in record.get("backend_type", ""):
             return CopyFailed(copying.group(1), message, at)

@@ -79,8 +79,8 @@ class Replication:
         self.source.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [self.counting_slot])
         create = sql.SQL(
             "create subscription {} connection {} publication {}"
-            " with (enabled = false, copy_data = {}, streaming = off)"
-        )
+            " with (enabled = false, copy_data = {}, streaming = off, synchronous_commit = local)"
+        )  # with `off`, its default, a killed target forgets that a table was loaded, whose slot is gone by then
         where = sql.Literal(_conninfo(address))
         self.target.execute(create.format(self._id, where, self._id, sql.Literal(copy)))
         found = self.source.execute(
@@ -95,10 +95,7 @@ class Replication:
         """Remove it all, also what is half made or half gone."""
         if self.subscription() is not None:
             self.disable()
-            alive = self.source.execute(
-                "select 1 from pg_replication_slots where slot_name = %s", [self.name]
-            ).fetchone()
-            if alive is None:
+            if not self.has_slot(self.name):
                 self.target.execute(sql.SQL("alter subscription {} set (slot_name = none)").format(self._id))
             self.target.execute(sql.SQL("drop subscription {}").format(self._id))
         for slot in (self.name, self.counting_slot):
@@ -172,6 +169,11 @@ class Replication:
         """Where the source's log ends now."""
         row = self.source.execute("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint").fetchone()
         return int(row[0]) if row else 0
+
+    def has_slot(self, name: str) -> bool:
+        """Whether the source has a slot."""
+        found = self.source.execute("select 1 from pg_replication_slots where slot_name = %s", [name])
+        return found.fetchone() is not None
 
     def lost(self) -> bool:
         """Whether the source has removed log that this task has not read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .dms_resources import TABLE, Document, now
+from .dms_resources import TABLE, TASK, Document, now
 
 if TYPE_CHECKING:
     from .database import Database
@@ -73,6 +73,13 @@ class Tables:
             for table in self.all():
                 if key in (None, table["Key"]):
                     self._database.delete(TABLE, f"{self._task} {table['Key']}")
+
+
+def load_again(database: Database, task_arn: str, keys: list[str]) -> None:
+    """Have tables loaded again, now or when the task runs again."""
+    with database.writing():
+        asked = (database.get(TASK, task_arn) or {}).get("Reloads") or []
+        database.update(TASK, task_arn, Reloads=list(dict.fromkeys([*asked, *keys])))
 
 
 def counted(tables: list[Document]) -> Document:

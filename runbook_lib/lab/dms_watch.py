@@ -9,12 +9,12 @@ from psycopg import sql
 
 from .dms_counters import Changes
 from .dms_exceptions import Exceptions
-from .dms_logs import UNFIT, Copied, CopyFailed, CopyPoint, Fact, ServerLog, Unapplied, size_of
+from .dms_logs import UNFIT, Copied, CopyFailed, CopyPoint, Fact, PlaceLost, ServerLog, Unapplied, size_of
 from .dms_mappings import read_mappings
 from .dms_replication import Copy, Replication, Subscription
 from .dms_reports import Reports
 from .dms_resources import TASK, Document
-from .dms_tables import COMPLETED, FAILED, LOADING, Tables
+from .dms_tables import COMPLETED, FAILED, LOADING, Tables, load_again
 from .dms_target import (
     SourceTable,
     end_stand_ins,
@@ -223,6 +223,10 @@ class Watch:
                 self._tables.change(keys[relation], Copied=rows, FullLoadEndTime=at)
             case CopyFailed(name, why, _):
                 self._failed(name.replace('"', ""), why)
+            case PlaceLost(relation, slot) if relation in keys and not self._replication.has_slot(slot):
+                said = f"The load of table {keys[relation]} was interrupted at its end; it is loaded again."
+                self._reports.say("TASK_MANAGER", said, "W")
+                load_again(self._lab.database, self._arn, [keys[relation]])
             case Unapplied(kind=kind) if kind == UNFIT:
                 self._unfit(fact, subscription)
             case Unapplied():

@@ -8,18 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from operator import sub
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-
-from runbook_lib.lab import dms_making
-from runbook_lib.lab.dms_run import Run
 
 from .dms_world import COUNTERS, TABLES, World, eventually, furnished, sown
 from .test_daemon import StateFolder
@@ -454,127 +449,3 @@ def test_a_mapping_that_shrinks_and_grows_is_followed_when_the_task_goes_on(worl
     eventually(lambda: world.statistics().get("shop.documents", {}).get("TableState") == "Table completed")
     world.in_step()
     world.same()
-
-
-def test_a_task_that_goes_on_says_so_after_its_start_date(world: World) -> None:
-    world.loaded()
-    world.stop()
-    world.start("resume-processing")
-    started = world.until_status("running")["ReplicationTaskStartDate"]
-    (line,) = world.bus.said("in resume mode")
-    at = datetime.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%S:%f").replace(tzinfo=UTC).timestamp()
-    assert started <= at + 1e-6
-
-
-def test_a_task_that_is_started_while_its_last_run_still_ends_can_be_stopped(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    leave, ending, may_end = Run._leave, threading.Event(), threading.Event()
-
-    def slowly(run: Run) -> None:
-        ending.set()
-        may_end.wait(10)
-        leave(run)
-
-    world.loaded()
-    monkeypatch.setattr(Run, "_leave", slowly)
-    world.stop()
-    assert ending.wait(10)
-    world.start("resume-processing")
-    may_end.set()
-    world.until_status("running")
-    world.in_step()
-    assert world.stop()["StopReason"] == "Stop Reason NORMAL"
-
-
-def test_tables_that_the_target_loses_are_in_error_and_the_others_go_on(world: World) -> None:
-    world.loaded()
-    world.lab.workload.start(50)
-    with world.target() as target:
-        target.execute("drop table shop.payments, shop.order_items cascade")
-    lost = ("shop.order_items", "shop.payments")
-    eventually(lambda: {world.statistics()[key]["TableState"] for key in lost} == {"Table error"})
-    at = world.lab.workload.status()["committed"]
-    eventually(lambda: world.lab.workload.status()["committed"] > at + 30)
-    statistics = world.in_step()
-    assert world.described()["Status"] == "running" and world.described()["ReplicationTaskStats"]["TablesErrored"] == 2
-    assert statistics["shop.payments"]["Inserts"] > statistics["shop.payments"]["AppliedInserts"]
-    with world.target() as target:
-        eventually(lambda: target.execute("select to_regclass('shop.payments')").fetchone() == (None,))
-        assert target.execute("select count(*) from public.awsdms_apply_exceptions").fetchone() == (0,)
-    assert len(world.bus.said("Table shop.payments was errored/suspended")) == 1
-    tables = [{"SchemaName": "shop", "TableName": key.partition(".")[2]} for key in lost]
-    world.call("ReloadTables", ReplicationTaskArn=world.task, TablesToReload=tables)
-    eventually(lambda: {world.statistics()[key]["TableState"] for key in lost} == {"Table completed"})
-    world.lab.workload.stop()
-    world.in_step()
-    world.same()
-
-
-def test_a_column_that_the_target_does_not_have_is_an_error_of_that_table_only(world: World) -> None:
-    world.loaded()
-    with world.source() as source:
-        source.execute("alter table shop.documents add summary text")
-        source.execute("update shop.documents set summary = 'short' where id = 1")
-    eventually(lambda: world.statistics()["shop.documents"]["TableState"] == "Table error")
-    with world.source() as source:
-        source.execute("update shop.customers set phone = '1' where id = 1")
-    world.in_step()
-    assert world.bus.said('is missing replicated column: "summary"')
-    world.same(("shop.customers", "shop.orders"))
-
-
-def test_a_shop_that_cannot_work_does_not_fail_the_task(world: World) -> None:
-    with world.source() as source:
-        source.execute("alter table shop.orders add constraint closed check (id < 0) not valid")
-    world.start()
-    world.ongoing()
-    assert world.bus.said("The shop did not work meanwhile") and world.described()["Status"] == "running"
-    world.in_step()
-    world.same()
-
-
-def test_a_task_whose_log_the_source_has_removed_says_what_to_do(world: World) -> None:
-    world.loaded()
-    world.stop()
-    with world.source() as source:
-        source.execute("alter system set max_slot_wal_keep_size = '1MB'")
-        source.execute("select pg_reload_conf()")
-        for _ in range(4):
-            source.execute("select pg_logical_emit_message(false, 'tests', 'x')")
-            source.execute("select pg_switch_wal()")
-        source.execute("checkpoint")
-        assert source.execute("select distinct wal_status from pg_replication_slots").fetchall() == [("lost",)]
-    world.start("resume-processing")
-    seen = world.until_status("failed")
-    why = "The source has removed the log that this task needs; use reload-target."
-    assert seen["LastFailureMessage"] == why
-    world.start("reload-target")
-    world.until_status("running")
-    world.ongoing()
-    world.in_step()
-    world.same()
-
-
-def test_a_password_is_not_in_a_servers_log_when_a_subscription_cannot_be_made(world: World) -> None:
-    with world.source() as source:
-        source.execute("alter role dms nologin")
-    world.start()
-    eventually(lambda: world.bus.said("not permitted to log in"))
-    log = world.lab.databases.target.log.read_text()
-    assert "not permitted to log in" in log and world.lab.databases.password("source", "dms") not in log
-
-
-def test_a_task_that_cannot_be_deleted_says_why_and_can_be_deleted_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.loaded()
-    world.stop()
-    with world.source() as source, source.transaction():
-        monkeypatch.setattr(dms_making, "IMPATIENT", "-c lock_timeout=100ms")
-        source.execute("lock table pg_publication in exclusive mode")
-        world.call("DeleteReplicationTask", ReplicationTaskArn=world.task)
-        seen = world.until_status("failed")
-    assert "lock timeout" in seen["LastFailureMessage"] and "Delete it again" in seen["LastFailureMessage"]
-    world.call("DeleteReplicationTask", ReplicationTaskArn=world.task)
-    eventually(lambda: not world.call("DescribeReplicationTasks")["ReplicationTasks"])
