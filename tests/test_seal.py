@@ -185,7 +185,7 @@ def test_the_notebooks_of_a_person_are_masked_when_they_are_sealed(tmp_path: Pat
     folder = synthetic(tmp_path, mode="interactive")
     file = folder.path / "01_look.ipynb"
     notebook = json.loads(file.read_text())
-    notebook["cells"][1]["source"] = ["it = 1\n", 'db = "postgresql://app:hunter22@db/shop"']
+    notebook["cells"][1]["source"] = ["it = 1\n", 'db = "postgresql://app:n0body-knows-1t@db/shop"']
     notebook["cells"][1]["outputs"] = [
         {"output_type": "stream", "name": "stdout", "text": [f"AKIA{'A' * 8}"]},
         {"output_type": "stream", "name": "stdout", "text": [f"{'A' * 8}\n"]},
@@ -195,7 +195,7 @@ def test_the_notebooks_of_a_person_are_masked_when_they_are_sealed(tmp_path: Pat
     before = (untouched.path / "01_look.ipynb").read_bytes()
     path = seal(folder)
     assert verify(path).state == "unconfirmed", verify(path).faults
-    assert "hunter22" not in file.read_text() and "AAAA" not in file.read_text()
+    assert "n0body-knows-1t" not in file.read_text() and "AAAA" not in file.read_text()
     assert statement(path)["predicate"]["maskings"] == {"access key id": 1, "connection string": 1}
     assert (seal(untouched) / "01_look.ipynb").read_bytes() == before
 

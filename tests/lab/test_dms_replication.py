@@ -97,8 +97,11 @@ def test_counters_are_what_the_source_has_counted_and_explain_the_target(world: 
     world.lab.workload.stop()
     statistics = world.in_step()
     assert captured(statistics) == captured(statistics, "Applied")
-    delta = {key: tuple(map(sub, now, before[key])) for key, now in captured(statistics).items()}
-    assert {key: tuple(map(sub, now, counted[key])) for key, now in own(world).items()} == delta
+    now = own(world)
+    for rows in (statistics, now):  # in_step() writes its marker behind what it waits for
+        del rows["shop.runbook_heartbeat"]
+    delta = {key: tuple(map(sub, counts, before[key])) for key, counts in captured(statistics).items()}
+    assert {key: tuple(map(sub, counts, counted[key])) for key, counts in now.items()} == delta
     balanced(world, statistics)
     world.same()
 
