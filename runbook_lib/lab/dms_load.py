@@ -172,7 +172,7 @@ class Load(Runner):
     def _copy(self, key: str, shape: MysqlTable, sides: Sides, *, again: bool) -> int:
         there, number = shape.there.identifier, 0
         into = sql.SQL("copy {} ({}) from stdin").format(there, shape.names())
-        with sides.target.transaction(), sides.source.cursor(SSCursor) as rows:
+        with sides.target.transaction(), sides.source.cursor(Streamed) as rows:
             sides.target.execute("set local session_replication_role = replica")
             if again:
                 sides.target.execute(sql.SQL("delete from {}").format(there))
@@ -209,6 +209,19 @@ class Load(Runner):
             if table["TableState"] in (LOADING, RELOADING):
                 self._tables.change(table["Key"], TableState=CANCELLED)
         self._stopped(began, "NORMAL")
+
+
+class Streamed(SSCursor):
+    """Rows as the server sends them. PyMySQL's own reads what is left at the end, of a connection that is gone too."""
+
+    def close(self) -> None:
+        """Read what is left, if anything can be."""
+        result: Any = self.__dict__.get("_result")
+        if self.connection is not None and result is not None and not self.connection.open:
+            result.unbuffered_active = False
+        super().close()
+
+    __del__ = close
 
 
 def connect(lab: Lab, ends: tuple[Address, Address]) -> Sides:

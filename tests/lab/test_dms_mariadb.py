@@ -12,6 +12,7 @@ import pymysql
 import pytest
 
 from runbook_lib.lab import dms_world, mariadb, profiles
+from runbook_lib.lab.dms_load import Streamed
 from runbook_lib.lab.protocol import Refusal
 from tests.servers import need_mariadb
 
@@ -201,6 +202,18 @@ def test_a_killed_server_is_waited_for_and_no_row_is_lost_or_doubled(world: Worl
     tables = world.statistics()
     assert {name: table["FullLoadRows"] for name, table in tables.items()} == ROWS
     assert {table["ValidationState"] for table in tables.values()} == {"Validated", "No primary key"}
+
+
+def test_a_connection_that_is_lost_in_mid_result_is_an_error_of_the_driver_and_closes(world: World) -> None:
+    source = world.lab.databases.connect_mariadb(database="shop")
+    rows = Streamed(source)
+    rows.execute("select seq, repeat('x', 1000) from seq_1_to_1000000")
+    assert rows.fetchone() == (1, "x" * 1000)
+    os.kill(world.lab.databases.mariadb.pid or 0, signal.SIGKILL)
+    with pytest.raises(pymysql.OperationalError):
+        rows.fetchall()
+    assert not source.open
+    rows.close()
 
 
 def test_a_lab_that_was_killed_goes_on_with_the_load(world: World) -> None:
