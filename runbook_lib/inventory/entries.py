@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from .display import Shown, Table, plural
+from ..display import Shown, Table, plural
 
 METADATA_KEY = ".aws-datasync-metadata"  # DataSync's own object at the top of the destination
 Kind = Literal["file", "folder", "link", "other"]
