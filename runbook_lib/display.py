@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import os
 import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from .checks import MIME_TYPE, Check
@@ -94,6 +96,20 @@ class Table:
         return f"<table>{caption}{header}<tbody>{body}</tbody></table>{more}"
 
     _repr_html_ = html
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture with the sentence that says what it shows."""
+
+    sentence: str
+    png: bytes
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": self.sentence, "image/png": base64.b64encode(self.png).decode()}
 
 
 def show(bundle: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:

@@ -18,11 +18,15 @@ class FilterError(ValueError):
 
 @dataclass(frozen=True)
 class Pattern:
-    """One pattern, compiled; `head` is what every match begins with."""
+    """One pattern, compiled; `head` is what every match begins with.
+
+    `texts` are the literals between its stars, the first empty where anything may stand before: for the scanner.
+    """
 
     expression: re.Pattern[str]
     head: str
     anchored: bool
+    texts: tuple[str, ...]
 
     def could_be_below(self, folder: str) -> bool:
         """Whether something inside a folder may match although the folder itself does not."""
@@ -56,7 +60,8 @@ def _compile(texts: list[str]) -> Pattern:
     # All but the last piece are matched at their first place and never tried again: no pattern takes exponential time.
     middle = "".join(f"(?>.*?{re.escape(text)})" for text in texts[1:-1])
     last = "" if len(texts) == 1 else ".*" + re.escape(texts[-1])
-    return Pattern(re.compile(start + middle + last + r"(?:/.*)?\Z", re.DOTALL), texts[0], anchored)
+    plain = tuple(texts) if anchored or not texts[0] else ("", "/" + texts[0], *texts[1:])
+    return Pattern(re.compile(start + middle + last + r"(?:/.*)?\Z", re.DOTALL), texts[0], anchored, plain)
 
 
 class Filters:

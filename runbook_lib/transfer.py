@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
 
 from .application_server import ApplicationServer, ListingTooLong
 from .aws import reports
@@ -16,24 +14,10 @@ from .aws.datasync import DataSync
 from .aws.executions import Task, TaskExecution
 from .aws.reports import TaskReport
 from .aws.s3 import S3, StoredObject
-from .display import Shown, Table, duration, plural, size
+from .display import Plot, Shown, Table, duration, plural, size
 from .errors import NotFound
 from .filters import Filters
 from .inventory import METADATA_KEY, Pending, pending
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A picture with the sentence that says what it shows."""
-
-    sentence: str
-    png: bytes
-
-    def __repr__(self) -> str:
-        return self.sentence
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": self.sentence, "image/png": base64.b64encode(self.png).decode()}
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,98 @@
+"""How do several sorted runs of rows become one? By a merge that holds one batch of each."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .schema import KINDS, SCHEMA
+
+
+def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with exactly the inventory's columns: what it does not have is null."""
+    if batch.schema.equals(SCHEMA) and _kinds(batch.column("kind")):
+        return batch.replace_schema_metadata(SCHEMA.metadata)
+    columns = []
+    for field in SCHEMA:
+        at = batch.schema.get_field_index(field.name)
+        column = pa.nulls(batch.num_rows, field.type) if at < 0 else batch.column(at)
+        if field.name == "kind":
+            column = as_kinds(column)
+        columns.append(column if column.type == field.type else column.cast(field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def as_kinds(column: pa.Array) -> pa.Array:
+    """A column of kinds over the one dictionary that all parts share."""
+    if _kinds(column):
+        return column
+    plain = column.cast(pa.string())
+    return pa.DictionaryArray.from_arrays(pc.index_in(plain, value_set=KINDS).cast(pa.int8()), KINDS)
+
+
+def _kinds(column: pa.Array) -> bool:
+    typed = pa.types.is_dictionary(column.type) and column.type.index_type == pa.int8()
+    return bool(typed and column.dictionary.equals(KINDS))
+
+
+def first(batch: pa.RecordBatch) -> str:
+    """The batch's first key."""
+    return str(batch.column("key")[0].as_py())
+
+
+def last(batch: pa.RecordBatch) -> str:
+    """The batch's last key."""
+    return str(batch.column("key")[-1].as_py())
+
+
+def below(keys: pa.Array, stop: str) -> int:
+    """How many of the sorted keys are less than `stop`."""
+    return bisect_left(range(len(keys)), stop, key=lambda at: keys[at].as_py())
+
+
+def up_to(keys: pa.Array, limit: str) -> int:
+    """How many of the sorted keys are `limit` or less. Python orders texts by code point: the order of UTF-8."""
+    return bisect_right(range(len(keys)), limit, key=lambda at: keys[at].as_py())
+
+
+def ascending(keys: pa.Array) -> bool:
+    """Whether each key is greater than the one before it."""
+    return len(keys) < 2 or bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
+
+
+def by_key(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch in order of its keys."""
+    keys = batch.column("key")
+    return batch if ascending(keys) else batch.take(pc.sort_indices(keys))
+
+
+def one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Several batches of the same columns as one."""
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+def merged(runs: Sequence[Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """The rows of sorted runs in one order; memory: one batch of each run."""
+    heads = [(run, batch) for run in runs if (batch := _next(run)) is not None]
+    while len(heads) > 1:
+        limit = min(last(batch) for _, batch in heads)
+        pieces, rest = [], []
+        for run, batch in heads:
+            taken = up_to(batch.column("key"), limit)
+            if taken:
+                pieces.append(batch.slice(0, taken))
+            left = batch.slice(taken) if taken < batch.num_rows else _next(run)
+            if left is not None:
+                rest.append((run, left))
+        heads = rest
+        yield by_key(one(pieces))
+    for run, batch in heads:
+        yield batch
+        yield from run
+
+
+def _next(run: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    return next((batch for batch in run if batch.num_rows), None)
