@@ -14,6 +14,8 @@ RunbookError
 ├── Ambiguous                a name could be several things
 ├── LabError                 the embedded lab cannot start or answer
 ├── EvidenceError            a record cannot be closed or signed, or is not what it says
+├── InventoryError           an inventory of files is not there, not whole, or cannot be compared
+│   └── TornStream           … because what a scan or a listing said ended early or is damaged
 └── DatabaseError            a database refused, cannot be reached, or holds what cannot be compared
 """
 
@@ -92,3 +94,11 @@ class EvidenceError(RunbookError):
 
 class DatabaseError(RunbookError):
     """A database refused, cannot be reached, or holds what cannot be compared."""
+
+
+class InventoryError(RunbookError):
+    """An inventory of files is not there, not whole, or cannot be compared."""
+
+
+class TornStream(InventoryError):
+    """What a scan or a listing said ended early or is damaged."""

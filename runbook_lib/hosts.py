@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 from .aws.ssm import STDOUT_LIMIT, RunCommand
 from .display import Shown, Table
-from .errors import CommandFailed, RunbookError
+from .errors import CommandFailed, RunbookError, TornStream
+from .fetching import fetched
+
+SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
+ENDING = 30  # seconds for a program to end after its last word
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,9 +72,17 @@ class Host(Protocol):
     """Somewhere commands run."""
 
     name: str
+    python: str  # how Python is called there
+    remote: bool  # what it says comes over a network
 
     def run(self, script: str, *, timeout: int = 120, changes: bool = False) -> CommandResult:
         """Run a shell script. `timeout` in seconds; `changes`: it changes something, so the rails are asked."""
+
+    def stream(self, command: Sequence[str], data: bytes) -> AbstractContextManager[IO[bytes]]:
+        """The standard output of a program that looks, given `data` on its standard input; it ends with the block.
+
+        Raises `CommandFailed` at the end of the block when the program failed.
+        """
 
 
 class SsmHost:
@@ -75,6 +93,7 @@ class SsmHost:
         self._instance = instance
         self._instance_id: str | None = None
         self.name = instance
+        self.python, self.remote = "python3", True
 
     def run(self, script: str, *, timeout: int = 120, changes: bool = False) -> CommandResult:
         """See Host."""
@@ -83,14 +102,21 @@ class SsmHost:
         status, output, errors = self._run_command.run(self._instance_id, script, timeout=timeout, changes=changes)
         return CommandResult(script, status, output, errors, self.name)
 
+    @contextmanager
+    def stream(self, command: Sequence[str], data: bytes) -> Iterator[IO[bytes]]:
+        """See Host. What it says is fetched by commands, so there is a limit: `fetching.LIMIT`."""
+        with fetched(self, command, data) as output:
+            yield output
+
 
 class ProcessHost:
     """This machine, or another through ssh: a local process either way."""
 
     def __init__(self, name: str, guard: GuardLike, *, ssh: bool = False) -> None:
         self.name = name
+        self.python, self.remote = ("python3", True) if ssh else (sys.executable, False)
         self._guard = guard
-        self._argv = ["ssh", "-o", "BatchMode=yes", name, "sh", "-s"] if ssh else ["sh", "-s"]
+        self._argv = [*SSH, name, "sh", "-s"] if ssh else ["sh", "-s"]
 
     def run(self, script: str, *, timeout: int = 120, changes: bool = False) -> CommandResult:
         """See Host. The script goes to the shell's standard input, so its length and quoting do not matter."""
@@ -111,6 +137,71 @@ class ProcessHost:
         except FileNotFoundError as error:
             raise RunbookError(f"{self._argv[0]} is not installed on this machine.") from error
         return CommandResult(script, done.returncode, done.stdout, done.stderr, self.name)
+
+    @contextmanager
+    def stream(self, command: Sequence[str], data: bytes) -> Iterator[IO[bytes]]:
+        """See Host."""
+        argv = [*SSH, self.name, shlex.join(command)] if self.remote else list(command)
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+                )
+            except FileNotFoundError as error:
+                raise RunbookError(f"{argv[0]} is not installed on this machine.") from error
+            assert process.stdin is not None and process.stdout is not None
+            feeder = threading.Thread(target=_feed, args=(process.stdin, data), daemon=True)
+            feeder.start()
+            try:
+                yield process.stdout
+                _wait(process, self.name)
+            except TornStream as error:
+                if _ended_with(process) > 0:
+                    raise _failed(self.name, process.returncode, errors) from error
+                raise
+            finally:
+                _end(process)
+                feeder.join()
+            if process.returncode != 0:
+                raise _failed(self.name, process.returncode, errors)
+
+
+def _feed(stdin: IO[bytes], data: bytes) -> None:
+    """Give a program its input; one that ended early does not want it, and says why itself."""
+    with suppress(BrokenPipeError), stdin:
+        stdin.write(data)
+
+
+def _wait(process: subprocess.Popen[bytes], host: str) -> None:
+    try:
+        process.wait(ENDING)
+    except subprocess.TimeoutExpired as error:
+        raise RunbookError(f"The program on {host} said its last word and did not end; it was stopped.") from error
+
+
+def _ended_with(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a program whose output ended; 0 when it still runs."""
+    try:
+        return process.wait(5)
+    except subprocess.TimeoutExpired:
+        return 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program and all that it started."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def _failed(host: str, status: int, errors: IO[bytes]) -> CommandFailed:
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 2000))
+    said = errors.read().decode(errors="replace").strip() or "it did not say why"
+    return CommandFailed(
+        f"The program on {host} ended with exit status {status}: {said}. Is python3 there, and may this user run it?"
+    )
 
 
 class GuardLike(Protocol):
