@@ -130,6 +130,24 @@ class Session:
             self._clients[key] = Client(boto, service, self.guard)
         return self._clients[key]
 
+    def frozen_credentials(self) -> tuple[str, str, str | None]:
+        """What signs a request now: key, secret, token; renewed when they are about to end. Never shown."""
+        try:
+            credentials = self._boto.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            frozen = credentials.get_frozen_credentials()
+        except (ClientError, BotoCoreError) as error:
+            raise translated(error, "s3", "get_frozen_credentials") from error
+        self._secret(frozen.secret_key, frozen.token)
+        return frozen.access_key, frozen.secret_key, frozen.token
+
+    @property
+    def ca_bundle(self) -> str | None:
+        """The file of certificates that the shell or the profile names."""
+        named: str | None = self._boto._session.get_config_variable("ca_bundle")
+        return named
+
     def record_bulk(self) -> None:
         """Record how many calls of the counted kinds were made since the last time."""
         counted, self._bulk = self._bulk, Counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,26 +99,38 @@ def parse(kind: str, document: dict[str, Any]) -> list[ReportEntry]:
     """
     entries = []
     for item in document.get(kind.capitalize(), []):
-        status = next((item[name] for name in item if name.endswith("Status")), "SUCCESS")
-        error = item.get("FailureReason") or " ".join(filter(None, (item.get("ErrorCode"), item.get("ErrorDetail"))))
-        entries.append(ReportEntry(kind, item["RelativePath"].strip("/"), status, error or ""))
+        status, error = outcome(item)
+        entries.append(ReportEntry(kind, item["RelativePath"].strip("/"), status, error))
     return entries
+
+
+def outcome(item: dict[str, Any]) -> tuple[str, str]:
+    """An item's status, and why it failed."""
+    status = next((item[name] for name in item if name.endswith("Status")), "SUCCESS")
+    error = item.get("FailureReason") or " ".join(filter(None, (item.get("ErrorCode"), item.get("ErrorDetail"))))
+    return status, error or ""
+
+
+def files_of(s3: S3, bucket: str, prefix: str, execution_arn: str) -> Iterator[tuple[str, str]]:
+    """The files of an execution's detailed report: their kind, and their key."""
+    task_id, execution_id = execution_arn.split("/")[1], execution_arn.split("/")[3]
+    at = "/".join(filter(None, (prefix, "Detailed-Reports", task_id, execution_id, "")))
+    for item in s3.keys(bucket, at):
+        kind = next((kind for kind in KINDS if f".files-{kind}-" in item["Key"]), None)
+        if kind is not None:
+            yield kind, item["Key"]
 
 
 def read(s3: S3, bucket: str, prefix: str, execution_arn: str) -> TaskReport:
     """The detailed report of an execution; it comes in several files, split at 5 MB, and is counted file by file."""
-    task_id, execution_id = execution_arn.split("/")[1], execution_arn.split("/")[3]
-    at = "/".join(filter(None, (prefix, "Detailed-Reports", task_id, execution_id, "")))
+    execution_id = execution_arn.split("/")[3]
     counts: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
     transferred: list[str] = []
     failed: list[ReportEntry] = []
     files = failures = 0
-    for item in s3.keys(bucket, at):
-        kind = next((kind for kind in KINDS if f".files-{kind}-" in item["Key"]), None)
-        if kind is None:
-            continue
+    for kind, key in files_of(s3, bucket, prefix, execution_arn):
         files += 1
-        entries = parse(kind, json.loads(s3.read(bucket, item["Key"])))
+        entries = parse(kind, json.loads(s3.read(bucket, key)))
         bad = [entry for entry in entries if entry.status != "SUCCESS"]
         failures += len(bad)
         counts[kind] += len(entries) - len(bad)

@@ -1,0 +1,201 @@
+"""The process that asks S3: jobs come in as JSON lines, blocks of columns go out; no boto3, no pyarrow, little memory.
+
+The first line says where (`wire.Door`); each job brings fresh credentials, so that hours outlive an assumed role's one.
+Jobs: `keys`, the keys after one, up to another, `pages` at most; `cuts`, where the folders beside a key begin; `head`,
+the rows of keys; `content`, the same with the bytes read and hashed; `parts`, the sizes of an upload's parts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
+
+from botocore.credentials import ReadOnlyCredentials
+
+from ..inventory.encoding import begin, end_of_shard, end_of_stream, say
+from .content import hashed
+from .object_headers import Row, archived, encoded, row_of
+from .pages import Page, Rows, read, up_to
+from .wire import Door, Refused, Wire, attempts
+
+ROWS = 8_000  # of a block, at least, but for a range's last: what each thread holds
+AT_ONCE = 2_048  # rows of a block of HEADs
+LONGEST_TARGET = 4096  # bytes; PATH_MAX
+ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one object
+
+
+class Worker:
+    """One bucket's connections, and the jobs that are done with them."""
+
+    def __init__(self, door: Door, write: Callable[[bytes], None]) -> None:
+        self.wire = Wire(door)
+        self._write = write
+        self._reading = threading.Lock()  # one page is parsed at a time: a page's tree is ten times its text
+        self._requests = ThreadPoolExecutor(door.connections)
+        self._jobs = ThreadPoolExecutor(door.connections)
+
+    def serve(self, lines: BinaryIO) -> None:
+        """Do jobs until there are no more."""
+        for line in lines:
+            job = json.loads(line)
+            self.wire.credentials = ReadOnlyCredentials(*job.pop("credentials"))
+            self._jobs.submit(self._done, job)
+        self._jobs.shutdown()
+        self._requests.shutdown()
+
+    def _done(self, job: dict[str, Any]) -> None:
+        shard = job.pop("shard")
+        try:
+            facts = getattr(self, job.pop("do"))(shard, **job)
+            self._write(end_of_shard(shard, requests=dict(self.wire.counts), **facts))
+        except Refused as refused:
+            self._write(say(shard, refused=str(refused), kind=refused.kind, code=refused.code))
+        except Exception as error:  # whatever it is, the other side has to hear of it
+            self._write(say(shard, refused=f"{type(error).__name__}: {error}. Report this.", kind="other", code=""))
+            raise
+
+    def keys(self, shard: str, prefix: str, after: str, last: str | None, pages: int | None) -> dict[str, Any]:
+        """Keys after one, up to and with another; `left` is what it left over after so many pages."""
+        rows, token, done, reached = Rows(), None, 0, after
+        while True:
+            page = self._page(prefix, token, **({"start-after": prefix + after} if prefix + after else {}))
+            beyond = up_to(page, last)
+            if page.keys and (page.keys[0] <= reached or page.keys != sorted(page.keys)):
+                raise Refused(
+                    f"LIST of s3://{self.wire.door.bucket}/{prefix} gives keys that are not in UTF-8 order, as a "
+                    "directory bucket does. Use a general purpose bucket, or S3 Inventory."
+                )
+            reached = page.keys[-1] if page.keys else reached
+            rows.add(page)
+            token, done = page.token, done + 1
+            ended = beyond or token is None
+            if rows.count and (ended or rows.count >= ROWS or done == pages):
+                self._write(rows.encoded(shard))
+                rows = Rows()
+            if ended:
+                return {"after": after, "last": last}
+            if done == pages:
+                return {"after": after, "last": reached, "left": [reached, last]}
+
+    def cuts(self, shard: str, prefix: str, after: str, last: str | None, wanted: int) -> dict[str, Any]:
+        """Keys after `after` that cut what follows: where the folders begin that lie beside those it is in."""
+        found: set[str] = set()
+        above = [after[: at + 1] for at, letter in enumerate(after) if letter == "/"]
+        for folder in ["", *above]:
+            begin_at = prefix + (after or "")
+            query = {"delimiter": "/"} | ({"start-after": begin_at} if begin_at else {})
+            page = self._page(prefix + folder, None, **query)
+            names = (folder + name for name in page.folders)
+            found |= {name for name in names if name > after and (last is None or name < last)}
+            if len(found) >= wanted:
+                break
+        return {"cuts": sorted(found), "after": after, "last": last}
+
+    def _page(self, prefix: str, token: str | None, **query: str) -> Page:
+        query = {"encoding-type": "url", "prefix": prefix, **query}
+        if token is not None:
+            query = {name: value for name, value in query.items() if name != "start-after"}
+            query["continuation-token"] = token
+        # An error that comes as a page, and a page that is not whole, are found by reading it: asked again from here.
+        what = f"LIST of s3://{self.wire.door.bucket}/{prefix}"
+
+        def once() -> Page:
+            body = self.wire.page(**query)
+            with self._reading:
+                return read(body, prefix, self.wire.door)
+
+        return attempts(once, self.wire.again, what)
+
+    def head(self, shard: str, prefix: str, keys: list[str]) -> dict[str, Any]:
+        """Rows of keys as HEAD shows them, in the order given; what is gone has none."""
+        return self._rows(shard, prefix, [(key, None) for key in keys])
+
+    def content(self, shard: str, prefix: str, wanted: list[tuple[str, str]]) -> dict[str, Any]:
+        """The same with the bytes read, and hashed with the algorithm given."""
+        return self._rows(shard, prefix, wanted)
+
+    def _rows(self, shard: str, prefix: str, wanted: list[Any]) -> dict[str, Any]:
+        size = max(1, min(32, len(wanted) // self.wire.door.connections))
+        some = [wanted[at : at + size] for at in range(0, len(wanted), size)]
+        denied, gone, rows = 0, 0, list[Row]()
+        for found in self._requests.map(lambda few: [self._row(prefix, *one) for one in few], some):
+            here = [row for row in found if row is not None]
+            gone += len(found) - len(here)
+            denied += sum(row.get("problem", "").startswith("unreadable: HTTP 403") for row in here)
+            rows += here
+            if len(rows) >= AT_ONCE:
+                self._write(encoded(shard, rows))
+                rows = []
+        if denied == len(wanted) >= ALL_DENIED:
+            raise Refused(
+                f"HEAD of each of {denied} keys of s3://{self.wire.door.bucket}/{prefix} was denied. It needs "
+                "s3:GetObject (and kms:Decrypt for SSE-KMS); `runbook doctor --iam` prints the policy.",
+                kind="denied",
+            )
+        if rows:
+            self._write(encoded(shard, rows))
+        return {"gone": gone}
+
+    def _row(self, prefix: str, key: str, algorithm: str | None) -> Row | None:
+        """One key's row; None when it is gone, with a `problem` when S3 does not show it."""
+        name = prefix + key
+        try:
+            answer = self.wire.head(name)
+            if answer is None:
+                return None
+            row = row_of(key, answer.headers)
+            if row["kind"] == "link" and algorithm is None:
+                row.update(self._target(name, answer.headers))
+        except Refused as refused:
+            if refused.status not in (400, 403) or refused.kind == "expired":
+                raise
+            kind = "folder" if key.endswith("/") else "file"
+            return {"key": key, "kind": kind, "problem": f"unreadable: HTTP {refused.status} to HEAD"}
+        return row if algorithm is None else hashed(self.wire, name, row, answer.headers, algorithm)
+
+    def _target(self, name: str, headers: Any) -> Row:
+        """Where a link points: DataSync keeps that as the object's bytes."""
+        if why := archived(headers):
+            return {"problem": why}
+        if int(headers["content-length"]) > LONGEST_TARGET:
+            return {"problem": f"unreadable: a link whose target is longer than {LONGEST_TARGET} bytes"}
+        try:
+            return {"target": self.wire.get(name, {}).decode()}
+        except UnicodeDecodeError:
+            return {"problem": "not UTF-8: the link's target"}
+
+    def parts(self, shard: str, prefix: str, keys: list[str]) -> dict[str, Any]:
+        """The sizes of the parts of objects that were uploaded in parts; () of one that was not."""
+        return {"parts": dict(zip(keys, self._requests.map(lambda key: self._parts(prefix + key), keys), strict=True))}
+
+    def _parts(self, name: str) -> list[int]:
+        first = self.wire.head(name, part=1)
+        if first is None:
+            return []
+        count, size = int(first.headers.get("x-amz-mp-parts-count", 1)), int(first.headers["content-length"])
+        if count == 1:
+            return [size] if "x-amz-mp-parts-count" in first.headers else []
+        others = [self.wire.head(name, part=number) for number in range(2, count + 1)]
+        return [size, *(int(other.headers["content-length"]) for other in others if other is not None)]
+
+
+def run(lines: BinaryIO, out: BinaryIO) -> None:
+    """Serve jobs from `lines`, blocks to `out`."""
+    lock = threading.Lock()
+
+    def write(frame: bytes) -> None:
+        with lock:
+            out.write(frame)
+            out.flush()
+
+    write(begin())
+    Worker(Door(**json.loads(lines.readline())), write).serve(lines)
+    write(end_of_stream())
+
+
+if __name__ == "__main__":
+    run(sys.stdin.buffer, sys.stdout.buffer)
