@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from .errors import NotFound, RunbookError, SettingsError
 from .hosts import CommandResult, Host, quoted
-from .inventory import METADATA_KEY, Entry, parse_scan
-from .sides import LABELS, SIDES, Digest, FileFacts, Listing, ListingDifference, Same, Side
+from .inventory import Entry, parse_scan
+from .sides import LABELS, SIDES, FileFacts, Listing, ListingDifference, Same, Side
 
 MISSING = 44  # the exit status with which our scripts say that something is not there
 CHUNK = 20_000  # characters fetched by one command: below what SSM keeps of an output
@@ -90,18 +90,6 @@ class ApplicationServer:
         fields = result.required().output.split()
         return FileFacts(side, whole, int(fields[0]), fields[1])
 
-    def digest(self, side: Side, folder: str = "", *, recursive: bool) -> Digest:
-        """Counts and one hash over the names and contents of all files in a folder, in byte order of their names.
-
-        `.aws-datasync-metadata` is left out: DataSync writes it, the source does not have it.
-        """
-        script = (
-            "t=$(mktemp) && trap 'rm -f \"$t\"' EXIT && "
-            f'({self._hashes(side, folder, recursive)}) > "$t" && wc -l < "$t" && {_hasher()} && $hasher < "$t"'
-        )
-        fields = self.host.run(script, timeout=3600).required().output.split()
-        return Digest(side, self.path(side, folder), int(fields[0]), fields[1])
-
     def scan(self, side: Side) -> list[Entry]:
         """Every entry below a mount with its metadata, compressed on the server and fetched in pieces.
 
@@ -139,31 +127,6 @@ class ApplicationServer:
     def same_file(self, path: str) -> Same:
         """Open a file on both sides, read it to its end and compare."""
         return Same(self.facts("source", path), self.facts("share", path))
-
-    def same_content(self, folder: str, *, recursive: bool) -> Same:
-        """Compare counts and one hash over names and contents of a folder on both sides; name what differs."""
-        source = self.digest("source", folder, recursive=recursive)
-        share = self.digest("share", folder, recursive=recursive)
-        differing = () if source.sha256 == share.sha256 else self._differing(folder, recursive)
-        return Same(source, share, differing)
-
-    def _differing(self, folder: str, recursive: bool) -> tuple[str, ...]:
-        """The first paths whose hashes differ, or that are on one side only."""
-        lists = [f'({self._hashes(side, folder, recursive)}) | LC_ALL=C sort > "$t.{side}"' for side in SIDES]
-        script = (
-            't=$(mktemp) && trap \'rm -f "$t" "$t.source" "$t.share"\' EXIT && '
-            f'{" && ".join(lists)} && LC_ALL=C comm -3 "$t.source" "$t.share" | head -n 20'
-        )
-        lines = self.host.run(script, timeout=3600).required().output.split("\n")
-        return tuple(dict.fromkeys(line.split("  ", 1)[1].removeprefix("./") for line in lines if "  " in line))
-
-    def _hashes(self, side: Side, folder: str, recursive: bool) -> str:
-        """Shell text: one line a file, hash and name, in byte order of the names."""
-        depth = "" if recursive else "-maxdepth 1"
-        return (
-            f"cd {quoted([self.path(side, folder)])} && {_hasher()} && "
-            f"find . {depth} -type f ! -path ./{METADATA_KEY} -print0 | LC_ALL=C sort -z | xargs -0 -r $hasher"
-        )
 
     def difference(self, folder: str) -> ListingDifference:
         """Compare what `ls -A` shows of a folder on both sides; compared on the server, because SSM cuts outputs.

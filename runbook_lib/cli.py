@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import compare_cli, evidence_cli
+from . import compare_cli, evidence_cli, files_cli
 from .databases import Database
 from .errors import RunbookError, SettingsError
 from .redaction import masked
@@ -225,6 +225,13 @@ def _environment_database(environment: str, side: str) -> Database:
     return migration.source if side == "source" else migration.target
 
 
+def _environment_files(environment: str, wins: dict[str, Any]) -> Any:
+    """The files of an environment, looked at as its file says, but for what wins."""
+    from .runbook import Runbook
+
+    return Runbook.open(environment, notebook="03_inspect_transfer_stats").files_as(**wins)
+
+
 def _stored_secret(kind: str) -> Callable[[str], str]:
     """How a password is read from Secrets Manager or Parameter Store, as the shell is signed in."""
 
@@ -239,6 +246,7 @@ def _stored_secret(kind: str) -> Callable[[str], str]:
 
 
 evidence_cli.register(app)
+files_cli.register(app, _environment_files)
 compare_cli.register(app, _environment_database, {kind: _stored_secret(kind) for kind in ("secretsmanager", "ssm")})
 
 

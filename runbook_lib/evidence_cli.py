@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 console = Console(highlight=False)
 
@@ -104,10 +105,17 @@ def planned(environment: str, steps: list[Any], parameters: dict[str, Any]) -> N
     _scope_of_files(estimate)
     console.print(f"Nothing was changed. Written: {os.path.relpath(path)}, valid until {plan['valid_until']}")
     console.print(
-        f"Sign it: runbook sign {plan['plan']} --as approver --comment …; then run it: "
-        f"runbook run … --approved {os.path.relpath(path)}",
+        escape(f"Sign it: runbook sign {plan['plan']} --as approver --comment …\nThen run it: {_command(scope, path)}"),
         soft_wrap=True,
     )
+
+
+def _command(scope: dict[str, Any], path: Path) -> str:
+    """What is typed to run a plan: the same notebooks and parameters."""
+    given = [f"{name}={value}" for name, value in scope["parameters"].items() if name != "environment"]
+    options = [word for one in given for word in ("-p", one)]
+    where = ["--environment", str(scope["parameters"]["environment"])]
+    return shlex.join(["runbook", "run", *scope["notebooks"], *options, *where, "--approved", os.path.relpath(path)])
 
 
 def _scope_of_files(estimate: dict[str, Any]) -> None:
@@ -116,12 +124,14 @@ def _scope_of_files(estimate: dict[str, Any]) -> None:
         return console.print("Files in scope: not known, the task was never run (02 counts what differs).")
     console.print(
         f"Files, as the task's last execution saw them ({files['ended']}): {files['transferred']:,} transferred, "
-        f"{files['skipped']:,} skipped, {files['bytes']:,} bytes. At AWS the same again would cost about, in USD:"
+        f"{files['skipped']:,} skipped, {files['bytes']:,} bytes. An estimate of what AWS charges for the same again, by "
+        "list prices:"
     )
-    table = Table("What", "Quantity", "Price of a unit", "USD", "Prices")
+    table = Table("What", "Quantity", "USD a unit", "USD", Column("List price of", overflow="fold"))
     for line in estimate["money"]:
         quantity, price = f"{line['quantity']:,} {line['unit']}", f"{line['usd_a_unit']:.7f}"
-        table.add_row(line["what"], quantity, price, f"{line['usd']:.6f}", line["price_page"])
+        source = f"{line['price_region']}, {line['price_as_of']}: {line['price_page']}"
+        table.add_row(line["what"], quantity, price, f"{line['usd']:.6f}", source)
     console.print(table)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from .evidence.folder import RunFolder, outputs
 from .evidence.listing import statements
 from .evidence.outcomes import PASSED
 from .evidence.provenance import provenance
+from .inventory.cost import LISTED, READ, Price
 from .runbook import Runbook
 from .runs.plan import Step
 from .runs.run import parameter_names
@@ -28,20 +28,7 @@ from .world import Endpoint, endpoint_of
 
 GIB = 1024**3
 
-
-@dataclass(frozen=True)
-class Price:
-    """A unit price, for an estimate only: on demand, in USD; see the price page of your region."""
-
-    what: str
-    unit: str
-    usd: float
-    page: str
-
-
 COPIED = Price("DataSync, data copied (BASIC)", "GiB", 0.0125, "aws.amazon.com/datasync/pricing")
-LISTED = Price("S3 LIST and PUT requests", "request", 0.005 / 1000, "aws.amazon.com/s3/pricing")
-READ = Price("S3 HEAD and GET requests", "request", 0.0004 / 1000, "aws.amazon.com/s3/pricing")
 
 
 def make(environment: str, steps: list[Step], parameters: dict[str, Any]) -> Path:
@@ -207,6 +194,6 @@ def _money(files: dict[str, Any] | None) -> list[dict[str, Any]]:
     )
     return [
         {"what": p.what, "quantity": quantity, "unit": p.unit, "usd_a_unit": p.usd, "usd": round(quantity * p.usd, 6),
-         "price_page": p.page}
+         "price_region": p.region, "price_as_of": p.as_of, "price_page": p.page}
         for p, quantity in quantities
     ]  # fmt: skip

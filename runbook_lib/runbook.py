@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import permissions, picker, preflight, redaction
 from .application_server import ApplicationServer
@@ -23,24 +20,26 @@ from .aws.executions import Task
 from .aws.s3 import S3
 from .aws.ssm import RunCommand
 from .aws.storage_gateway import FileShare, StorageGateway
-from .checks import Check, Finding, judge, judge_equal
+from .checking import Checking
 from .databases import Database
-from .display import Shown, Table, show_check
-from .errors import ChangeRefused, CheckFailed, SettingsError
+from .errors import ChangeRefused, SettingsError
 from .evidence import approval, kernel
 from .evidence.changer import Changer
 from .evidence.folder import ONLY_LOOKING, RunFolder, changer_path, memory
 from .filters import Filters
 from .hosts import Host, ProcessHost, SsmHost
 from .migration import DatabaseMigration, ends
-from .settings import DmsSettings, Environment, knobs, load_environment
+from .settings import DmsSettings, Environment, knobs, load_environment, overridden
 from .share import Share
 from .test_file import TestFile
 from .transfer import Transfer
 from .world import Endpoint, endpoint_of
 
+if TYPE_CHECKING:  # pyarrow is imported when files are compared
+    from .files import Files
 
-class Runbook:
+
+class Runbook(Checking):
     """An environment, opened for one notebook."""
 
     def __init__(
@@ -53,11 +52,9 @@ class Runbook:
         self.knobs = knobs(environment, notebook, passed)
         self.run = run
         self.endpoint = endpoint
-        self.checks: list[Check] = []
-        self._collecting = False
         self._account_seen = False
         self._allowed = False
-        self.record = run.events.bind(
+        record = run.events.bind(
             notebook=notebook,
             environment=environment.environment,
             world=endpoint.world,
@@ -65,6 +62,7 @@ class Runbook:
             account=environment.account,
             **({"looking": True} if os.environ.get(ONLY_LOOKING) else {}),
         )
+        super().__init__(record, {"run": run.run_id, "notebook": notebook, "world": endpoint.world})
         self.session = Session(
             record=self.record,
             endpoint_url=endpoint.url,
@@ -76,7 +74,7 @@ class Runbook:
             secret=redaction.register,
         )
         self.memory = memory(environment.environment, environment.account)
-        kernel.join(self.record, notebook, run.path)
+        kernel.join(record, notebook, run.path)
         self.record("open", knobs=self.knobs.as_dict(), approval=approval.terms(environment.approval))
 
     @classmethod
@@ -132,6 +130,8 @@ class Runbook:
         """Changes are on, STS returns the environment's account, and `confirm` names it."""
         if os.environ.get(ONLY_LOOKING):
             raise ChangeRefused("This notebook was finished by an earlier run: its postconditions are only looked at.")
+        if kernel.orphaned():
+            raise ChangeRefused("What ran this notebook has ended, so nothing more is changed: `runbook run --resume`.")
         account, where = self.environment.account, f"environment {self.environment.environment!r}"
         if not self.environment.allow_changes:
             raise ChangeRefused(
@@ -174,6 +174,9 @@ class Runbook:
         """Durable for later runs, and a line in this run's record."""
         self.memory.remember(key, value)
         self.record("note", key=key, value=value)
+
+    def _before_check(self) -> None:
+        self.session.record_bulk()
 
     # the parts
 
@@ -223,6 +226,20 @@ class Runbook:
             find_task=self._find_task,
             timeout=60 * self._knob("timeout_minutes", 120),
         )
+
+    @property
+    def files(self) -> Files:
+        """The files of the NFS server beside those of the bucket and the share."""
+        return self.files_as()
+
+    def files_as(self, **settings: Any) -> Files:
+        """The same, looked at with other settings than the environment's section `inventory`."""
+        from .file_sides import FileSides
+        from .files import Files
+
+        wins = overridden(self.environment.inventory, settings, "inventory")
+        sides = FileSides(self.session, self.environment.regions.cloud, self.server, self.datasync.task, wins)
+        return Files(sides, lambda: self.run.path, self.record)
 
     @cached_property
     def share(self) -> Share:
@@ -316,9 +333,9 @@ class Runbook:
         return self.test_folder if inside else refreshed
 
     @property
-    def scope_folder(self) -> str:
-        """Where content is compared: the test file's directory, or everything."""
-        return "/" if self.knobs.scope == "everything" else self.test_folder
+    def scope_folder(self) -> str | None:
+        """Whose files are read and compared: the test file's directory; None: everything."""
+        return None if self.knobs.scope == "everything" else self.test_folder
 
     # preflight
 
@@ -358,68 +375,3 @@ class Runbook:
         if self.server.exists("source", path):
             return preflight.Answer(False, f"{path} is on the NFS server and not on the share")
         return preflight.Answer(False, f"{path} is not on the NFS server either: 01_create_test_file creates it")
-
-    # checks
-
-    def check(self, name: str, found: Finding, hint: str = "", *, asked: bool = True) -> None:
-        """The runbook's sentence about a finding: recorded first, then shown; `CheckFailed` when it does not hold.
-
-        `asked=False` says that what it is about was not wanted this time: it is shown, and not counted.
-        """
-        self._keep(judge(name, found, hint, asked))
-
-    def check_equal(self, name: str, *, expected: Any, actual: Any, hint: str = "") -> None:
-        """The runbook's sentence that two values are equal."""
-        self._keep(judge_equal(name, expected, actual, hint))
-
-    def _keep(self, check: Check) -> None:
-        self.session.record_bulk()
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        reason = check.reason if check.ok else check.sentence()
-        self.record("check", **check.body(), reason=reason)
-        self.checks.append(check)
-        about = {"at": at, "run": self.run.run_id, "notebook": self.notebook, "world": self.endpoint.world}
-        show_check(check, {**about, "reason": reason})
-        if not check.ok and not self._collecting:
-            raise CheckFailed(f"{check.name}: {check.sentence()}" + (f" — {check.hint}" if check.hint else ""))
-
-    @contextmanager
-    def checklist(self, title: str) -> Iterator[None]:
-        """Collect the checks inside, show all of them, and raise at the end when one failed."""
-        before = len(self.checks)
-        self._collecting = True
-        try:
-            yield
-        finally:
-            self._collecting = False
-        failed = [check for check in self.checks[before:] if not check.ok]
-        if failed:
-            raise CheckFailed(
-                f"{title}: {len(failed)} of {len(self.checks) - before} checks failed: "
-                + "; ".join(c.name for c in failed)
-            )
-
-    def summary(self) -> Summary:
-        """What is now true: the checks of this notebook."""
-        self.record("summary", checks=len(self.checks), failed=sum(not check.ok for check in self.checks))
-        return Summary(tuple(self.checks), self.run.run_id)
-
-
-@dataclass(frozen=True, repr=False)
-class Summary(Shown):
-    """The checks of a notebook, listed."""
-
-    checks: tuple[Check, ...]
-    run_id: str
-
-    def headline(self) -> str:
-        """How many hold, and where they are recorded."""
-        asked = [check for check in self.checks if check.asked]
-        held = sum(check.ok for check in asked)
-        return f"{held} of {len(asked)} checks hold. Recorded in run {self.run_id}."
-
-    def tables(self) -> list[Table]:
-        """The checks."""
-        return [
-            Table(("Verdict", "What is now true"), [(check.verdict, check.name) for check in self.checks], limit=100)
-        ]

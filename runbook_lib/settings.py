@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import yaml
 from pydantic import (
@@ -26,6 +26,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
+
+Section = TypeVar("Section", bound=BaseModel)
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,6 +106,29 @@ class DmsSettings(_Strict):
     target: DatabaseSide = DatabaseSide()
 
 
+Level = Literal["names", "size", "metadata", "sample", "content"]
+
+
+class InventorySettings(_Strict):
+    """How the files of the sides are listed and compared: how much at a time, and how gently."""
+
+    processes: int = Field(default=2, ge=1, le=64)  # that scan, list or hash at the same time
+    connections: int = Field(default=16, ge=1, le=128)  # to S3, of each process
+    entries_per_second: float | None = Field(
+        default=None, gt=0
+    )  # on the NFS server; None: as fast as it goes
+    bytes_per_second: float | None = Field(default=None, gt=0)  # read there, for checksums
+    requests_per_second: float | None = Field(default=None, gt=0)  # to S3
+    s3_inventory: str | None = None  # s3://bucket/…/manifest.json: stands in for LIST; None: LIST
+
+    @field_validator("s3_inventory")
+    @classmethod
+    def _manifest(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith("s3://") and value.endswith("manifest.json")):
+            raise ValueError("give the address of an S3 Inventory's manifest: s3://bucket/path/manifest.json")
+        return value
+
+
 class Approval(_Strict):
     """Whether changes need a plan that another person than the operator signed as approver."""
 
@@ -139,6 +164,8 @@ class InspectTransferStats(_Strict):
     task: str | None = None
     history: int = Field(default=5, ge=1, le=100)
     path: str | None = None  # the object to look at; None: the test file
+    level: Level = "metadata"  # how far every file at the source is compared with its object
+    sample: int = Field(default=3000, ge=1)  # files that level `sample` reads
 
 
 class RefreshGatewayCache(_Strict):
@@ -151,9 +178,10 @@ class RefreshGatewayCache(_Strict):
 
 
 class VerifyListing(_Strict):
-    """Knobs of 05_verify_listing; scope `folder` compares the new file's directory, `everything` the whole tree."""
+    """Knobs of 05_verify_listing; scope `folder` reads the files of the new file's directory, `everything` all."""
 
     path: str | None = None
+    level: Literal["names", "size", "metadata"] = "metadata"  # how far every file is compared with the share's
     scope: Literal["folder", "everything"] = "folder"
 
 
@@ -217,6 +245,7 @@ class Environment(_Strict):
     datasync: DataSyncSettings = DataSyncSettings()
     storage_gateway: StorageGatewaySettings = StorageGatewaySettings()
     dms: DmsSettings | None = None  # None: no databases are migrated, and 06 is left out
+    inventory: InventorySettings = InventorySettings()
     approval: Approval = Approval()
     notebooks: Notebooks = Notebooks()
 
@@ -309,10 +338,15 @@ def knobs(environment: Environment, notebook: str, passed: Mapping[str, Any]) ->
         raise SettingsError(f"there is no notebook {notebook!r}." + _nearest(notebook, list(fields), "notebook"))
     current: BaseModel = getattr(environment.notebooks, fields[notebook])
     given = {name: value for name, value in passed.items() if value is not None}
+    return Knobs(overridden(current, given, f"parameters of {notebook}"))
+
+
+def overridden(section: Section, given: Mapping[str, Any], where: str) -> Section:
+    """A section of settings in which what is given wins; `SettingsError` names a wrong key or value."""
     try:
-        return Knobs(type(current).model_validate(current.model_dump() | given))
+        return type(section).model_validate(section.model_dump() | dict(given))
     except ValidationError as error:
-        _explain(error, type(current), f"parameters of {notebook}")
+        _explain(error, type(section), where)
 
 
 def _nearest(name: str, known: list[str], noun: str) -> str:

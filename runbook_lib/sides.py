@@ -89,30 +89,6 @@ class FileFacts(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class Digest(Shown):
-    """Counts and one hash over names and contents of a folder, computed on the application server."""
-
-    side: Side
-    folder: str
-    files: int
-    sha256: str
-
-    @property
-    def ok(self) -> bool:
-        """A finding: at least one file was read."""
-        return self.files > 0
-
-    @property
-    def reason(self) -> str:
-        """What was seen."""
-        return f"{plural(self.files, 'file')} read in {self.folder} on the {LABELS[self.side]}"
-
-    def headline(self) -> str:
-        """Counts and hash."""
-        return f"{plural(self.files, 'file')} in {self.folder} on the {LABELS[self.side]}, SHA-256 {self.sha256}"
-
-
-@dataclass(frozen=True, repr=False)
 class ListingDifference(Shown):
     """What `ls -A` shows on one side only: the first names, and how many there are."""
 
@@ -147,11 +123,10 @@ class ListingDifference(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Same(Shown):
-    """Whether two sides have the same content."""
+    """Whether a file has the same content on two sides."""
 
-    source: FileFacts | Digest
-    share: FileFacts | Digest
-    differing: tuple[str, ...] = ()  # the first paths that differ
+    source: FileFacts
+    share: FileFacts
 
     @property
     def ok(self) -> bool:
@@ -160,11 +135,9 @@ class Same(Shown):
 
     @property
     def reason(self) -> str:
-        """What differs, and both sides."""
-        first = f"differing: {', '.join(self.differing[:10])}; " if self.differing else ""
-        return f"{first}{self.source.headline()}; {self.share.headline()}"
+        """Both sides."""
+        return f"{self.source.headline()}; {self.share.headline()}"
 
     def headline(self) -> str:
-        """Both sides, one a line, and what differs."""
-        first = f"\nDiffering: {', '.join(self.differing[:10])}" if self.differing else ""
-        return f"{self.source.headline()}\n{self.share.headline()}{first}"
+        """Both sides, one a line."""
+        return f"{self.source.headline()}\n{self.share.headline()}"

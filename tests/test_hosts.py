@@ -81,24 +81,6 @@ def test_the_rails_are_asked_before_a_change_and_not_before_a_look(mounts: Path)
     assert not (mounts / "data" / "c").exists()
 
 
-def test_equal_folders_are_the_same_and_two_empty_ones_are_not(mounts: Path) -> None:
-    (mounts / "fgw" / "sub dir").mkdir()
-    (mounts / "fgw" / "sub dir" / "b").write_text("b")
-    assert server(mounts).same_content("sub dir", recursive=True).ok
-    (mounts / "fgw" / "sub dir" / "b").write_text("c")
-    assert not server(mounts).same_content("sub dir", recursive=True).ok
-    (mounts / "fgw" / "sub dir" / "b").unlink()
-    (mounts / "data" / "sub dir" / "b").unlink()
-    assert not server(mounts).same_content("sub dir", recursive=True).ok
-
-
-def test_the_first_differing_files_are_named(mounts: Path) -> None:
-    (mounts / "fgw" / "sub dir").mkdir()
-    (mounts / "fgw" / "sub dir" / "b").write_text("other")
-    (mounts / "fgw" / "sub dir" / "extra").write_text("x")
-    assert set(server(mounts).same_content("sub dir", recursive=True).differing) == {"b", "extra"}
-
-
 def test_names_are_compared_on_the_server_however_many_there_are(mounts: Path) -> None:
     for number in range(3000):
         (mounts / "data" / "sub dir" / f"{number:06}-with-a-long-name").touch()
@@ -130,11 +112,6 @@ def test_a_tree_too_long_to_be_fetched_is_counted_on_the_server(mounts: Path, mo
     count, newest = server(mounts).newest("source")
     assert count == 4
     assert newest is not None
-
-
-def test_a_file_that_cannot_be_read_fails_the_digest(mounts: Path) -> None:
-    (mounts / "data" / "sub dir" / "dangling").symlink_to("nowhere")
-    assert server(mounts).digest("source", "sub dir", recursive=True).files == 1
 
 
 def test_a_command_that_does_not_end_is_stopped(mounts: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import EvidenceError
 from ..settings import Approval
-from . import keys
+from . import keys, schemas
 from .files import PLAN, SOURCES, sha256
 from .signoff import Signature, signatures
 
@@ -23,17 +23,13 @@ def read_plan(path: Path) -> dict[str, Any]:
     """A plan; `EvidenceError` when the file is none."""
     try:
         plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if plan["type"] != PLAN_TYPE:
-            raise EvidenceError(f"{path} is not a plan of this version: it says {plan['type']!r}")
-        times = [datetime.fromisoformat(plan[name]) for name in ("created", "valid_until")]
-        scope = plan["scope"]
-        if any(time.tzinfo is None for time in times) or not {*PLACES, "parameters", "notebooks"} <= scope.keys():
-            raise EvidenceError(f"{path} is not a plan: its scope is not whole, or its times have no zone")
-        if not all({"source", "knobs"} <= entry.keys() for entry in scope["notebooks"].values()):
-            raise EvidenceError(f"{path} is not a plan: it does not say what its notebooks are")
-        Approval.model_validate(plan["approval"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EvidenceError(f"{path} is not a plan: {error!r}. `runbook run --plan` makes one.") from error
+        wrong = schemas.objections("plan-v1", plan)
+        if not wrong:
+            Approval.model_validate(plan["approval"])
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = repr(error)
+    if wrong:
+        raise EvidenceError(f"{path} is not a plan of this version: {wrong}. `runbook run --plan` makes one.")
     return plan
 
 

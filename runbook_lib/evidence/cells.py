@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from ..checks import MIME_TYPE
-from .record import INJECTED, Cell, Notebook, text
+from .record import INJECTED, Cell, Notebook, body, latest, text
 
 
 def deviations(source: Notebook, executed: Notebook) -> list[str]:
@@ -98,17 +98,50 @@ def contradictions(executed: Notebook) -> list[str]:
     return said
 
 
-def interactive(source: Notebook | None, executed: Notebook, events: list[dict[str, Any]]) -> list[str]:
+def interactive(source: Notebook | None, executed: Notebook | None, events: list[dict[str, Any]]) -> list[str]:
     """What an auditor should know of a notebook that a person stepped through: edits, re-runs, order, what was left."""
+    if executed is None:
+        return ["the notebook is not in the run's folder: what its cells showed is not kept"]
     said = deviations(source, executed) if source else ["there is no copy of its source"]
-    if not any(cell.count for cell in executed.cells):
-        return said
-    runs = [str(event["cell"]) for event in events if event.get("kind") == "cell" and event["status"] != "running"]
+    ends = [event for event in events if event.get("kind") == "cell" and event["status"] != "running"]
+    if not ends and not any(cell.count for cell in executed.cells):
+        return said + _unended(events)
+    runs = [str(event["cell"]) for event in ends]
     said += [f"the cell {name!r} was run {count} times" for name, count in Counter(runs).items() if count > 1]
     order = [cell.id for cell in executed.cells if cell.id in runs]
     first = list(dict.fromkeys(name for name in runs if name in order))
     if first != order:
         said.append(f"its cells were run in the order {', '.join(first)}")
-    if executed.unfinished:
-        said.append(f"never run: {', '.join(cell.id for cell in executed.unfinished)}")
-    return said
+    began = {str(event["cell"]) for event in events if event.get("kind") == "cell"}
+    unsaved = [cell.id for cell in executed.unfinished if cell.id in began]
+    if unsaved:
+        said.append(f"it was not saved after these cells were run: {', '.join(unsaved)}")
+    never = [cell.id for cell in executed.unfinished if cell.id not in began]
+    if never:
+        said.append(f"never run: {', '.join(never)}")
+    return said + _unended(events) + _unshown(executed, events)
+
+
+def _unended(events: list[dict[str, Any]]) -> list[str]:
+    """Cells that began, and no word says how they ended."""
+    pending: Counter[str] = Counter()
+    for event in events:
+        if event.get("kind") == "cell" and event["status"] != "unseen":
+            name, begins = str(event["cell"]), event["status"] == "running"
+            pending[name] = pending[name] + 1 if begins else max(0, pending[name] - 1)
+    return [
+        f"the cell {name!r} began, and nothing says how it ended: its kernel was killed, or the disk was full"
+        for name, count in pending.items()
+        if count > 0
+    ]
+
+
+def _unshown(executed: Notebook, events: list[dict[str, Any]]) -> list[str]:
+    """Last verdicts that only the events have."""
+    shown = latest(body(check) for check in executed.checks)
+    last = latest(body(event) for event in events if event.get("kind") == "check")
+    return [
+        f"the notebook, as it was saved, does not show the last verdict of the check {name!r}: {check['verdict']}"
+        for name, check in last.items()
+        if shown.get(name) != check
+    ]

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -60,10 +61,10 @@ class Events:
         try:
             _append(self.path, line, durable=durable)
         except OSError as error:
-            raise EvidenceError(
-                f"The record {self.path.name} cannot be written: {error.strerror}. Free some space in the run's "
-                "folder, or set RUNBOOK_OUTPUTS to another place, and run again."
-            ) from error
+            advice = "Free some space in the run's folder, or set RUNBOOK_OUTPUTS to another place, and run again."
+            if error.errno == errno.EACCES:
+                advice = "Was the run sealed? What comes after that belongs into another one."
+            raise EvidenceError(f"The record {self.path.name} cannot be written: {error.strerror}. {advice}") from error
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Every complete event, oldest first; a line torn by a kill is left out."""
@@ -99,7 +100,9 @@ def _append(path: Path, line: bytes, *, durable: bool) -> None:
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        size = os.fstat(handle).st_size
+        size, mode = os.fstat(handle).st_size, os.fstat(handle).st_mode
+        if not mode & stat.S_IWUSR:  # sealed; root may write nevertheless
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if size and os.pread(handle, 1, size - 1) != b"\n":
             line = b"\n" + line
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ PLAN = "plan.json"  # what was approved, when the run is one of an approved plan
 SOURCES = "sources"  # the notebooks as they were before the run, beside the executed ones
 REVERIFIED = "reverified"  # in a resumed run: what was looked at again before it was skipped
 SIGNATURES = "signatures"  # what people signed: plan.* before the run, run.* after it
+HALF = re.compile(r"\.(events|run|report|plan|[0-9]{2}_\w+)\S*\.[0-9a-z_]{8}")  # what a kill leaves of a write
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 
 

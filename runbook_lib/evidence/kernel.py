@@ -5,25 +5,33 @@ Where our engine runs the notebook it records the cells itself; then the kernel 
 
 from __future__ import annotations
 
+import ast
+import ctypes
 import hashlib
 import os
+import signal
+import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from .. import redaction
+from ..errors import EvidenceError
 from ..settings import project_root
 from .events import Events
-from .folder import ENGINE
+from .folder import ENGINE, MARK, RunFolder
 
 OUTPUTS = (
     *("stream", "display_data", "update_display_data", "execute_result", "error"),
     *("comm_open", "comm_msg"),  # the state of widgets
 )
 COMM = "runbook.engine"  # a comm: what the kernel tells its engine, in memory
+RUNNER = "JPY_PARENT_PID"  # jupyter_client tells a kernel who started it
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def join(record: Events, notebook: str, run: Path) -> None:
@@ -32,11 +40,25 @@ def join(record: Events, notebook: str, run: Path) -> None:
     if shell is None:
         return
     if os.environ.get(ENGINE):
+        _end_with_the_runner()
         _tell(run=str(run))
         redaction.forward(_tell_secrets)
     else:
         _mask_outputs(shell)
-        _watch_cells(shell, record, notebook)
+        _watch_cells(shell, record, notebook, run)
+
+
+def orphaned() -> bool:
+    """Is this a kernel whose runner has ended? It must not begin anything: nobody would write down what it does."""
+    return bool(os.environ.get(ENGINE)) and str(os.getppid()) != os.environ.get(RUNNER, str(os.getppid()))
+
+
+def _end_with_the_runner() -> None:
+    """Linux kills this kernel in the moment in which its runner dies; elsewhere ipykernel looks once a second."""
+    if sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        raise EvidenceError("prctl does not let this kernel end with its runner")
+    if orphaned():  # it died before we asked
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _shell() -> Any:
@@ -111,26 +133,32 @@ class Outgoing:
             self._held.clear()
 
 
-def _watch_cells(shell: Any, record: Events, notebook: str) -> None:
+def _watch_cells(shell: Any, record: Events, notebook: str, run: Path) -> None:
     """Record every cell from now on, and those that ran before the runbook was opened, such as the parameters."""
     watch = getattr(shell, "_runbook_watch", None)
     if watch is not None:  # opened once more in the same kernel
-        watch.record, watch.originals = record, _originals(notebook)
+        watch.record, watch.originals, watch.run = record, _originals(notebook), run
         return
-    watch = shell._runbook_watch = Watch(shell, record, _originals(notebook))
-    for number, source in enumerate(shell.history_manager.input_hist_raw[:-1]):  # the last one is running
+    watch = shell._runbook_watch = Watch(shell, record, _originals(notebook), run)
+    watch.hold()
+    *before, running = shell.history_manager.input_hist_raw
+    for number, source in enumerate(before):
         if source:
             record("cell", **watch.about(None, source), execution=number, status="unseen")
+    record("cell", **watch.about(None, running), execution=len(before), status="running")
     shell.events.register("pre_run_cell", watch.begin)
     shell.events.register("post_run_cell", watch.end)
+    shell.ast_transformers.append(Unrecorded(watch))
 
 
 class Watch:
-    """The cells of one kernel."""
+    """The cells of one kernel. While one runs, nobody seals the run."""
 
-    def __init__(self, shell: Any, record: Events, originals: dict[str, str]) -> None:
-        self.shell, self.record, self.originals = shell, record, originals
+    def __init__(self, shell: Any, record: Events, originals: dict[str, str], run: Path) -> None:
+        self.shell, self.record, self.originals, self.run = shell, record, originals, run
+        self.refused = ""  # why the cell that begins must not run
         self._began = time.monotonic()
+        self._running = ExitStack()
 
     def about(self, cell: str | None, source: str) -> dict[str, Any]:
         """Which cell it is (by its source, where the front end does not say), and whether its source was edited."""
@@ -139,19 +167,54 @@ class Watch:
             cell = next((name for name, original in self.originals.items() if original == digest), None)
         return {"cell": cell, "source": digest, "edited": cell is None or self.originals.get(cell) != digest}
 
+    def hold(self) -> None:
+        """The run stays open until the cell ends; `EvidenceError` when it is not open any more."""
+        self._running.close()
+        if not (self.run / MARK).is_file():
+            raise EvidenceError(
+                f"the run {self.run.name} was sealed, and nothing is recorded any more. Open another one "
+                "(`runbook jupyter`), or restart this kernel."
+            )
+        self._running.enter_context(RunFolder(self.run).running())
+
     def begin(self, info: Any) -> None:
-        """A cell runs."""
+        """A cell runs; what cannot be recorded is refused."""
         self._began = time.monotonic()
         about = self.about(info.cell_id, info.raw_cell)
         number = len(self.shell.history_manager.input_hist_raw)  # stored after this; some IPythons count before it
-        self.record("cell", **about, execution=number, status="running")
+        self.refused = ""
+        try:
+            self.hold()
+            self.record("cell", **about, execution=number, status="running")
+        except (EvidenceError, OSError) as error:
+            self.refused = str(error)
 
     def end(self, result: Any) -> None:
         """A cell has ended."""
+        if self.refused:
+            return self._running.close()
         error = result.error_before_exec or result.error_in_exec
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed" if error else "completed"
         about, seconds = self.about(result.info.cell_id, result.info.raw_cell), time.monotonic() - self._began
-        self.record("cell", **about, execution=result.execution_count, status=status, seconds=round(seconds, 3))
+        try:
+            self.record("cell", **about, execution=result.execution_count, status=status, seconds=round(seconds, 3))
+        finally:
+            self._running.close()
+
+
+class Unrecorded(ast.NodeTransformer):
+    """IPython's way to keep a cell from running; an exception in `pre_run_cell` it only prints."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def visit(self, node: Any) -> Any:
+        """The cell as it is, or `InputRejected`."""
+        from IPython.core.error import InputRejected
+
+        if self._watch.refused:
+            raise InputRejected(f"This cell was not run: {self._watch.refused}")
+        return node
 
 
 def _originals(notebook: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from . import cells
@@ -19,10 +20,12 @@ def outcomes(record: Record, mode: str) -> list[dict[str, Any]]:
 
 
 def _outcome(record: Record, name: str, mode: str) -> dict[str, Any]:
-    executed, source = record.executed.get(name), record.sources.get(name)
-    said = interactive_status(executed) if mode == "interactive" else headless_status(record, name)
-    seen = executed.checks if executed else record.checks(name)
-    own = record.of(name)
+    executed, source, own = record.executed.get(name), record.sources.get(name), record.of(name)
+    seen: Iterable[dict[str, Any]] = executed.checks if executed else record.checks(name)
+    if mode == "interactive":  # a person may not have saved the notebook; the events are always there
+        said, seen = interactive_status(executed, source, own), latest(record.checks(name)).values()
+    else:
+        said = headless_status(record, name)
     entry: dict[str, Any] = {
         "name": name,
         "status": said,
@@ -35,7 +38,7 @@ def _outcome(record: Record, name: str, mode: str) -> dict[str, Any]:
         "knobs": record.last("open", notebook=name).get("knobs", {}),
         "checks": [body(check) for check in seen],
     }
-    if mode == "interactive" and executed:
+    if mode == "interactive":
         entry["deviations"] = cells.interactive(source, executed, own)
     return entry
 
@@ -49,15 +52,28 @@ def headless_status(record: Record, name: str) -> str:
     return KILLED if any(event.get("kind") == "notebook-start" for event in own) else NOT_RUN
 
 
-def interactive_status(executed: Notebook | None) -> str:
-    """As the notebook itself shows: the last verdict of each check, exceptions, and cells that never ran."""
-    if executed is None or not any(cell.count for cell in executed.cells):
+def interactive_status(executed: Notebook | None, source: Notebook | None, events: list[dict[str, Any]]) -> str:
+    """The last verdict of each check, then how the last run of each cell ended that is still in the notebook."""
+    ran = [(str(event["cell"]), str(event["status"])) for event in events if event.get("kind") == "cell"]
+    ends = dict(ran)
+    if not ran and not (executed and any(cell.count for cell in executed.cells)):
         return NOT_RUN
-    if any(check["verdict"] == "FAIL" for check in latest(executed.checks).values()):
+    checks = latest(event for event in events if event.get("kind") == "check")
+    if any(check["verdict"] == "FAIL" for check in checks.values()):
         return "check failed"
+    if ran and ran[-1][1] == "running":  # nothing came after it, in whatever cell it was
+        return KILLED
+    if executed is None:
+        return "incomplete"
+    last = [ends.get(cell.id) for cell in executed.cells]
+    bad = next((said for said in last if said in ("running", "failed", "interrupted")), None)
+    if bad is not None:
+        return KILLED if bad == "running" else bad
     if executed.error:
         return "failed"
-    return "incomplete" if executed.unfinished else PASSED
+    kept = {cell.id for cell in executed.cells}
+    left_out = any(cell.runs and cell.id not in kept for cell in (source.cells if source else ()))
+    return "incomplete" if executed.unfinished or left_out else PASSED
 
 
 def verdict(notebooks: list[dict[str, Any]]) -> str:

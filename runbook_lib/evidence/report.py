@@ -91,10 +91,10 @@ def utc(value: str | None) -> str:
 def _checks(record: Record, notebook: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The notebook's checks with the cell that shows each, and with the reason that the events keep."""
     executed = record.executed.get(notebook["name"])
-    cells = [cell.id for cell in executed.cells for _ in cell.checks] if executed else []
+    cells = {check["name"]: cell.id for cell in executed.cells for check in cell.checks} if executed else {}
     reasons = {event["name"]: event.get("reason", "") for event in record.of(notebook["name"]) if "verdict" in event}
-    for number, check in enumerate(notebook["checks"]):
-        link = f"{notebook['name']}.ipynb#cell-id={cells[number]}" if number < len(cells) else ""
+    for check in notebook["checks"]:
+        link = f"{notebook['name']}.ipynb#cell-id={cells[check['name']]}" if check["name"] in cells else ""
         yield {**check, "reason": reasons.get(check["name"], ""), "link": link}
 
 

@@ -1,4 +1,4 @@
-"""Does a statement have the form that this project publishes for it?"""
+"""Does a plan or a statement have the form that this project publishes for it?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FOLDER = Path(__file__).resolve().parent / "schema"
 
 
 def schema(name: str) -> dict[str, Any]:
-    """A published JSON schema: run-v1 or signature-v1."""
+    """A published JSON schema: plan-v1, run-v1 or signature-v1."""
     found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return found
 

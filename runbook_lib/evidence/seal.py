@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import EvidenceError
 from ..settings import project_root
 from . import keys, outcomes
-from .files import ENVELOPE, PLAN, REPORT, RUN, SOURCES, STATEMENT_TYPE, as_json, entries, regular, sha256, write_whole
+from .files import ENVELOPE, HALF, PLAN, REPORT, RUN, SOURCES, STATEMENT_TYPE, as_json, entries, regular, sha256, write_whole
 from .folder import MARK, RunFolder
 from .provenance import provenance
 from .record import Record
@@ -78,8 +78,9 @@ def _close(run_folder: RunFolder) -> None:
     )
     write_whole(path / RUN, statement)
     write_whole(path / ENVELOPE, keys.envelope(statement, signer))
-    for _, file in entries(path):
-        file.chmod(0o444)  # a JupyterLab that is still open cannot save into a sealed run
+    for name, file in entries(path):
+        if name != MARK:  # sealing may be begun again until the mark is gone
+            file.chmod(0o444)  # a JupyterLab that is still open cannot save into a sealed run
     (path / MARK).unlink()
 
 
@@ -113,6 +114,9 @@ def _tidy(path: Path) -> None:
         shutil.rmtree(folder)
     for name in (REPORT, RUN, ENVELOPE):
         (path / name).unlink(missing_ok=True)
+    for _, file in list(entries(path)):
+        if HALF.fullmatch(file.name):
+            file.unlink()
     for folder in sorted(path.rglob("*/"), reverse=True):
         if not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()

@@ -76,14 +76,14 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
     name = folder.resolve().name
     if not folder.is_dir():
         raise EvidenceError(f"there is no run folder {folder}")
-    if not (folder / ENVELOPE).exists() and not (folder / RUN).exists():
+    if not (folder / ENVELOPE).exists() and not (folder / RUN).exists() and not (folder / MARK).exists():
         return Verification(name, "unsealed", (), (), None)
+    if (folder / MARK).exists():
+        why = f"it is still marked as open: sealing it did not come to its end. `runbook seal {name}` finishes it"
+        return Verification(name, "unsealed", (_printable(why),), (), None)
     try:
         statement, fingerprint = _statement(folder)
     except EvidenceError as error:
-        if (folder / MARK).exists():
-            why = "it is still marked as open: sealing it did not come to its end"
-            return Verification(name, "unsealed", (why,), (), None)
         return Verification(name, "broken", (_printable(str(error)),), (), None)
     run = statement["predicate"]
     signatures: list[signoff.Signature] = []
@@ -215,7 +215,7 @@ def _notebook(record: Record, entry: dict[str, Any], run: dict[str, Any]) -> lis
     if executed is None and entry["status"] == outcomes.SKIPPED:
         return _skipped(record, entry["name"])
     if executed is None:
-        began = entry["status"] not in (outcomes.NOT_RUN, outcomes.KILLED)
+        began = entry["status"] not in (outcomes.NOT_RUN, outcomes.KILLED) and run["mode"] != "interactive"
         return ["the executed notebook is missing"] if began else []
     events = record.checks(entry["name"])
     said = cells.contradictions(executed)

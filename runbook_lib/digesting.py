@@ -1,0 +1,139 @@
+"""Do the files have the objects' content? Checksums of the same algorithm for both ends, filled into inventories.
+
+S3's stored checksum is taken where the files' side can compute the same; else the other side's file is read too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .inventory.reading import MANIFEST
+from .inventory.runs import by_key, conform, one
+from .inventory.schema import FILE, KINDS, SCHEMA
+from .inventory.store import Inventory, Writer
+
+ROWS = 200_000  # of a shard: what is held in memory at a time
+FILLED = ("checksum_algorithm", "checksum_type", "checksum")
+
+Wanted = tuple[str, str, tuple[int, ...]]  # key, algorithm, part sizes of a composite checksum (none: of the whole)
+Digests = Callable[[Sequence[Wanted]], Iterable[pa.RecordBatch]]
+Parts = Callable[[Sequence[str]], dict[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How content is read."""
+
+    source: Digests
+    other: Digests
+    parts: Parts  # the part sizes of objects with a composite checksum
+    computable: Collection[str]  # algorithms that the source's machine can compute
+    algorithm: str  # for what is read on both sides
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """Rows of one side with checksums; files of it that were read because nothing stored could be compared."""
+
+    rows: pa.RecordBatch
+    read: int = 0
+    read_bytes: int = 0
+
+
+def digested(
+    source: Inventory, other: Inventory, folder: Path, reading: Reading, keys: Sequence[str] | None = None
+) -> tuple[Inventory, Inventory]:
+    """Both inventories with the checksums of all files that both have in the same size, or of some (sorted) keys.
+
+    Goes on with the shards that an earlier call finished in the same folder. `read` and `read_bytes` among the facts
+    of each say how much of that side was read.
+    """
+    chosen = None if keys is None else pa.array(keys, pa.string())
+    about = {"algorithm": reading.algorithm, "computable": sorted(reading.computable), "rows": source.rows}
+    with ExitStack() as stack:
+        writers = {
+            at: stack.enter_context(Writer(folder / side.side, side=side.side, root=side.root, parameters=about))
+            for at, side in enumerate((source, other))
+            if not (folder / side.side / MANIFEST).exists()
+        }
+        for number, (start, stop) in enumerate(_ranges(source) if writers else ()):
+            waiting = {at: writer for at, writer in writers.items() if f"{number:05}" not in writer.finished}
+            if waiting:
+                filled = _filled(_rows(source, start, stop), _rows(other, start, stop), reading, chosen)
+            for at, writer in waiting.items():
+                with writer.shard(f"{number:05}", number) as shard:
+                    shard.write(filled[at].rows)
+                    shard.facts = {"read": filled[at].read, "read_bytes": filled[at].read_bytes}
+        for at, writer in writers.items():
+            facts = writer.shard_facts.values()
+            sums = {name: sum(fact[name] for fact in facts) for name in ("read", "read_bytes")}
+            writer.finish(**{**(source, other)[at].facts, **sums})
+    return Inventory.open(folder / source.side), Inventory.open(folder / other.side)
+
+
+def _ranges(inventory: Inventory) -> Iterator[tuple[str | None, str | None]]:
+    yield from pairwise([None, *inventory.cut(max(1, -(-inventory.rows // ROWS))), None])
+
+
+def _rows(inventory: Inventory, start: str | None, stop: str | None) -> pa.RecordBatch:
+    batches = list(inventory.batches(None, start, stop))
+    return one(batches) if batches else pa.RecordBatch.from_pylist([], schema=SCHEMA)
+
+
+def _filled(
+    ours: pa.RecordBatch, theirs: pa.RecordBatch, reading: Reading, chosen: pa.Array | None
+) -> tuple[_Filled, _Filled]:
+    """Rows of one range with checksums."""
+    both = _comparable(ours, theirs, chosen)
+    stored = pc.and_(
+        pc.is_valid(both.column("checksum")),
+        pc.is_in(both.column("checksum_algorithm"), value_set=pa.array(sorted(reading.computable), pa.string())),
+    )
+    kept, rest = both.filter(stored), both.filter(pc.invert(stored))
+    composite = kept.filter(pc.equal(kept.column("checksum_type"), "COMPOSITE")).column("key").to_pylist()
+    parts = reading.parts(composite) if composite else {}
+    algorithms = zip(kept.column("key").to_pylist(), kept.column("checksum_algorithm").to_pylist(), strict=True)
+    wanted: list[Wanted] = [(key, algorithm, parts.get(key, ())) for key, algorithm in algorithms]
+    read: list[Wanted] = [(key, reading.algorithm, ()) for key in rest.column("key").to_pylist()]
+    sizes = both.column("size"), rest.column("size")
+    here, there = (pc.sum(size).as_py() or 0 for size in sizes)
+    return (
+        _Filled(_with(ours, reading.source, sorted(wanted + read)), both.num_rows, here),
+        _Filled(_with(theirs, reading.other, read), rest.num_rows, there),
+    )
+
+
+def _comparable(ours: pa.RecordBatch, theirs: pa.RecordBatch, chosen: pa.Array | None) -> pa.RecordBatch:
+    """The other side's rows of files that both have, of the same size, and that can be read."""
+    at = pc.index_in(theirs.column("key"), ours.column("key"))
+    wanted = pc.is_valid(at)
+    code = KINDS.to_pylist().index(FILE)
+    for side in (theirs, ours.select(["kind", "problem"]).take(at)):
+        wanted = pc.and_(wanted, pc.fill_null(pc.equal(side.column("kind").indices, code), False))
+        wanted = pc.and_(wanted, pc.is_null(side.column("problem")))
+    wanted = pc.and_(wanted, pc.fill_null(pc.equal(theirs.column("size"), ours.column("size").take(at)), False))
+    if chosen is not None:
+        wanted = pc.and_(wanted, pc.is_in(theirs.column("key"), value_set=chosen))
+    return theirs.filter(wanted)
+
+
+def _with(batch: pa.RecordBatch, digests: Digests, wanted: Sequence[Wanted]) -> pa.RecordBatch:
+    """The batch with what the digests found: checksums, or the reasons why there are none."""
+    rows = [conform(found) for found in digests(wanted)] if wanted else []
+    if not rows:
+        return batch
+    found = by_key(one(rows))
+    at = pc.index_in(batch.column("key"), found.column("key"))
+    for name in (*FILLED, "problem"):
+        new = found.column(name).take(at)
+        known = pc.is_valid(new if name == "problem" else at)
+        column = batch.schema.get_field_index(name)
+        batch = batch.set_column(column, batch.schema.field(column), pc.if_else(known, new, batch.column(name)))
+    return batch

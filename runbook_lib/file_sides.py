@@ -1,0 +1,153 @@
+"""What is on each side? Inventories of the NFS server, the bucket and the share, made where the environment says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from . import scanning
+from .application_server import ApplicationServer
+from .aws import heads, listing, stored_inventory
+from .aws.client import Session
+from .aws.executions import Task
+from .digesting import Reading, Wanted, digested
+from .filters import Filters
+from .inventory.progress import Progress
+from .inventory.reading import MANIFEST
+from .inventory.rules import Rules
+from .inventory.runs import conform
+from .inventory.store import Inventory, Writer
+from .settings import InventorySettings
+from .sides import Side
+
+Against = Literal["bucket", "share"]
+Told = Callable[[Progress], None]
+LABELS = {"source": "the NFS server", "share": "the file share", "bucket": "the bucket"}
+PREFERRED = ("CRC64NVME", "SHA256")  # for what is read on both sides: the first that the machine can compute
+UNKEPT = {"mtime": "Mtime", "mode": "PosixPermissions", "uid": "Uid", "gid": "Gid"}  # by which option of the task
+
+
+@dataclass(frozen=True)
+class FileSides:
+    """The sides of one environment. Everything here only looks."""
+
+    session: Session
+    region: str
+    server: ApplicationServer
+    task: Task
+    settings: InventorySettings
+
+    @cached_property
+    def filters(self) -> Filters:
+        """What the task copies."""
+        return Filters(self.task.includes, self.task.excludes)
+
+    @property
+    def scan_options(self) -> scanning.ScanOptions:
+        """How the mounts are looked at."""
+        return scanning.ScanOptions(
+            processes=self.settings.processes,
+            entries_per_second=self.settings.entries_per_second,
+            bytes_per_second=self.settings.bytes_per_second,
+            filters=self.filters,
+        )
+
+    @property
+    def list_options(self) -> listing.ListOptions:
+        """How S3 is asked."""
+        return listing.ListOptions(
+            processes=self.settings.processes,
+            connections=self.settings.connections,
+            requests_per_second=self.settings.requests_per_second,
+        )
+
+    def rules(self, against: Against) -> Rules:
+        """What is compared: not what the task was told not to keep."""
+        lost = {name for name, option in UNKEPT.items() if self.task.options.get(option) == "NONE"}
+        fields = frozenset({"mtime", "mode", "uid", "gid", "target"}) - lost
+        prefix = self.task.destination.prefix
+        return Rules(self.filters, fields, labels=(LABELS["source"], LABELS[against]), prefix=prefix)
+
+    def scanned(self, side: Side, folder: Path, progress: Told) -> Inventory:
+        """What is on a mount of the application server."""
+        if (folder / MANIFEST).exists():
+            return Inventory.open(folder)
+        root, options = self.server.path(side), self.scan_options
+        return scanning.scan(self.server.host, root, folder, side=side, options=options, progress=progress)
+
+    def listed(self, source: Inventory, folder: Path, progress: Told) -> Inventory:
+        """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one."""
+        if (folder / MANIFEST).exists():
+            return Inventory.open(folder)
+        place, manifest = self.task.destination, self.settings.s3_inventory
+        if manifest is not None:
+            return stored_inventory.from_s3_inventory(self.session, self.region, manifest, place.prefix, folder)
+        return listing.list_bucket(
+            self.session, self.region, place.bucket, place.prefix, folder,
+            cut_from=source, options=self.list_options, progress=progress,
+        )  # fmt: skip
+
+    def described(self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Told) -> Inventory:
+        """The bucket's inventory with metadata and checksums of all objects, or of some keys: a HEAD each."""
+        if (folder / MANIFEST).exists():
+            return Inventory.open(folder)
+        place = self.task.destination
+        return heads.describe(
+            self.session, self.region, place.bucket, place.prefix, listed, folder,
+            keys=keys, options=self.list_options, progress=progress,
+        )  # fmt: skip
+
+    def with_checksums(
+        self, against: Against, source: Inventory, other: Inventory, folder: Path, keys: Sequence[str] | None
+    ) -> tuple[Inventory, Inventory]:
+        """Both inventories with checksums of the same algorithm."""
+        computable = scanning.capabilities(self.server.host)
+        algorithm = next(name for name in PREFERRED if name in computable)
+        place, options = self.task.destination, self.list_options
+
+        def of_mount(side: Side) -> Callable[[Sequence[Wanted]], Iterable[pa.RecordBatch]]:
+            root = self.server.path(side)
+            return lambda wanted: scanning.digests(self.server.host, root, wanted, self.scan_options)
+
+        def of_bucket(wanted: Sequence[Wanted]) -> Iterable[pa.RecordBatch]:
+            pairs = [(key, name) for key, name, _ in wanted]
+            return heads.content(self.session, self.region, place.bucket, place.prefix, pairs, options)
+
+        def parts(keys: Sequence[str]) -> dict[str, tuple[int, ...]]:
+            return heads.part_sizes(self.session, self.region, place.bucket, place.prefix, keys, options)
+
+        there = of_bucket if against == "bucket" else of_mount("share")
+        return digested(source, other, folder, Reading(of_mount("source"), there, parts, computable, algorithm), keys)
+
+    def again(self, against: Against, keys: list[str]) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """Rows of some keys on both sides, as they are now."""
+        place, host = self.task.destination, self.server.host
+        source = scanning.look_again(host, self.server.path("source"), keys, self.scan_options)
+        if against == "share":
+            other = scanning.look_again(host, self.server.path("share"), keys, self.scan_options)
+        else:
+            bucket, prefix, options = place.bucket, place.prefix, self.list_options
+            other = heads.look_again(self.session, self.region, bucket, prefix, keys, options)
+        return conform(source), conform(other)
+
+
+def directly_in(inventory: Inventory, within: str, folder: Path) -> Inventory:
+    """Only the files and links that are directly in one folder of an inventory ('' is the top)."""
+    if (folder / MANIFEST).exists():
+        return Inventory.open(folder)
+    start = f"{within.strip('/')}/" if within.strip("/") else ""
+    stop = f"{start[:-1]}0" if start else None  # '0' comes after '/'
+    about = {"of": str(inventory.folder.name), "within": within}
+    with Writer(folder, side=inventory.side, root=inventory.root, parameters=about) as writer:
+        if "all" not in writer.finished:
+            with writer.shard("all", 0) as shard:
+                for batch in inventory.batches(None, start or None, stop):
+                    rest = pa.compute.utf8_slice_codeunits(batch.column("key"), start=len(start))
+                    below = pa.compute.match_substring(rest, "/")
+                    shard.write(batch.filter(pa.compute.invert(below)))
+        return writer.finish(**inventory.facts)

@@ -1,0 +1,70 @@
+"""`runbook compare-files`: is every file of the NFS server on the other side? For use outside the notebooks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .errors import SettingsError
+from .settings import Level
+
+LEVELS = get_args(Level)
+AGAINST = ("bucket", "share")
+GENTLE = {"processes": 1, "entries_per_second": 2000.0, "bytes_per_second": 50e6, "requests_per_second": 50.0}
+
+Opened = Callable[[str, dict[str, Any]], Any]  # environment, settings of `inventory` that win -> rb.files
+
+
+def register(app: typer.Typer, opened: Opened) -> None:
+    """Add the command. `opened` gives an environment's files."""
+
+    @app.command("compare-files")
+    def compare_files(
+        environment: Annotated[str, typer.Argument(help="A name below parameters/, or a YAML file.")],
+        level: Annotated[
+            str, typer.Option(help="names, size, metadata, sample or content: each looks further.")
+        ] = "size",
+        against: Annotated[str, typer.Option(help="bucket, or share: as the gateway shows it.")] = "bucket",
+        within: Annotated[
+            str | None, typer.Option(help="Only the files directly in this folder; / is the top.")
+        ] = None,
+        sample: Annotated[int, typer.Option(min=1, help="Files that level sample reads.")] = 3000,
+        seed: Annotated[int | None, typer.Option(help="By which they are drawn; none: today's date.")] = None,
+        s3_inventory: Annotated[
+            str | None, typer.Option(help="s3://bucket/…/manifest.json: stands in for LIST.")
+        ] = None,
+        gentle: Annotated[bool, typer.Option(help="One process, and a rate that a busy server bears.")] = False,
+        out: Annotated[
+            Path | None, typer.Option(help="Where inventories and differences go; an unfinished one is gone on with.")
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="The result for machines.")] = False,
+    ) -> None:
+        """Compare the NFS server's files with the bucket or the share; changes nothing. Exit code 0 same, 1 not."""
+        for option, given, known in (("--level", level, LEVELS), ("--against", against, AGAINST)):
+            if given not in known:
+                raise SettingsError(f"{option} {given!r}: {', '.join(known[:-1])} or {known[-1]}.")
+        wins: dict[str, Any] = dict(GENTLE) if gentle else {}
+        if s3_inventory is not None:
+            wins["s3_inventory"] = s3_inventory
+        files = opened(environment, wins)
+        with _shown() as told:
+            found = files.compare(level, against=against, within=within, take=sample, seed=seed, out=out, told=told)
+        print(json.dumps(found.body(), indent=2, ensure_ascii=False) if as_json else repr(found))
+        Console(stderr=True).print(f"Inventories and differences: {found.folder}", soft_wrap=True)
+        raise typer.Exit(0 if found.ok else 1)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Any], None]]:
+    """A line on the terminal, on standard error."""
+    console = Console(stderr=True)
+    with console.status("starting …") as status:
+        yield lambda said: status.update(escape(said.sentence(time.monotonic())))
