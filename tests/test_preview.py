@@ -12,7 +12,7 @@ import yaml
 
 from runbook_lib import preview
 from runbook_lib.errors import ChangeRefused, EvidenceError
-from runbook_lib.evidence import keys, signoff
+from runbook_lib.evidence import keys, schemas, signoff
 from runbook_lib.evidence.approval import read_plan
 from runbook_lib.evidence.events import Events
 from runbook_lib.evidence.folder import RunFolder
@@ -94,7 +94,17 @@ def test_the_estimate_is_of_former_runs_of_the_environment_that_passed(tmp_path:
     estimate = read_plan(made())["estimate"]
     assert estimate["time"] == {"01_create_test_file": {"seconds": 1.5, "of_runs": 2}}
     for line in estimate["money"]:
-        assert line["usd"] == pytest.approx(line["quantity"] * line["usd_a_unit"], abs=1e-6) and line["price_page"]
+        assert line["usd"] == pytest.approx(line["quantity"] * line["usd_a_unit"], abs=1e-6)
+        assert line["price_region"] and line["price_as_of"] and line["price_page"]
+
+
+def test_a_plan_fits_the_published_schema_and_nothing_else_does(lab: ThrowawayLab) -> None:
+    lab.reset("03")  # with an execution, so that there is an estimate
+    path = made()
+    content = json.loads(path.read_text())
+    assert schemas.objections("plan-v1", content) == "" and content["estimate"]["money"]
+    for wrong in ({"created": "2026-01-01T00:00:00"}, {"type": "urn:another"}, {"extra": 1}):
+        assert schemas.objections("plan-v1", content | wrong)
 
 
 def test_the_command_prints_the_plan(lab: ThrowawayLab) -> None:

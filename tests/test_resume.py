@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import yaml
 
@@ -64,8 +65,7 @@ def fresh(lab: ThrowawayLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_killed_run_is_resumed_without_doing_anything_twice(fresh: ThrowawayLab) -> None:
     before = changes(fresh)
-    command = [sys.executable, "-m", "runbook_lib.cli", "run", "01", "02", "04"]
-    runner = subprocess.Popen(command, cwd=PACKAGE_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    runner = start("01", "02", "04")
     eventually(lambda: runs() and ("02", "passed") in happened(runs()[0], "notebook-end"), 120)
     eventually(lambda: ("04", "running") in happened(runs()[0], "cell"), 60)
     os.kill(runner.pid, signal.SIGKILL)
@@ -83,6 +83,51 @@ def test_a_killed_run_is_resumed_without_doing_anything_twice(fresh: ThrowawayLa
     assert f"finished in run {killed.name}, and its end still holds: check-succeeded" in said
     done = changes(fresh)
     assert {name: done[name] - before[name] for name in done} == {"executions": 1, "copies": 1, "refreshes": 1}
+
+
+@pytest.mark.parametrize(
+    ("notebook", "operation"),
+    [("01", "SendCommand"), ("02", "StartTaskExecution"), ("04", "RefreshCache")],
+)
+def test_a_runner_that_is_killed_while_it_changes_something_did_so_once_and_its_kernel_does_no_more(
+    fresh: ThrowawayLab, notebook: str, operation: str
+) -> None:
+    before = changes(fresh)
+    fresh.verb("pace", "0.3")
+    runner = start("01", "02", "04")
+    eventually(lambda: called(operation), 120)
+    kernels = psutil.Process(runner.pid).children(recursive=True)
+    runner.kill()
+    runner.wait()
+    eventually(lambda: not any(lives(kernel) for kernel in kernels), 0.3)
+    (killed,) = runs()
+    assert happened(killed, "cell")[-1] == (notebook, "running")
+    said = (killed / "events.jsonl").read_bytes()
+    fresh.verb("pace", "0")
+    code, answer = runbook("run", "--resume", killed.name)
+    assert code == 0, answer
+    assert (killed / "events.jsonl").read_bytes() == said
+    done = changes(fresh)
+    assert {name: done[name] - before[name] for name in done} == {"executions": 1, "copies": 1, "refreshes": 1}
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    """A runner."""
+    command = [sys.executable, "-m", "runbook_lib.cli", "run", *arguments]
+    return subprocess.Popen(command, cwd=PACKAGE_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Is it more than an entry that nobody has collected?"""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def called(operation: str) -> bool:
+    """Has the newest run made a call?"""
+    return bool(runs()) and any(
+        event["kind"] == "aws-call" and event["changes"] and event["operation"] == operation
+        for event in Events(runs()[-1] / "events.jsonl").read()
+    )
 
 
 def test_what_does_not_hold_any_more_is_run_again(fresh: ThrowawayLab) -> None:

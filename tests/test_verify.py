@@ -402,14 +402,16 @@ def planned(path: Path, *, hours: float = 24, **changed: Any) -> None:
     """Give an open synthetic run the plan that fits it, but for what is changed."""
     now = datetime.now(UTC)
     scope = {
-        "environment": "lab", "world": "LAB", "account": "123456789012",
-        "caller": "arn:aws:iam::123456789012:user/mary",
+        "environment": "lab", "environment_file": "0" * 64, "world": "LAB", "account": "123456789012",
+        "changes_allowed": True, "library": "1", "lock": None, "caller": "arn:aws:iam::123456789012:user/mary",
         "regions": {"cloud": "eu-central-1", "premises": "eu-west-1"}, "parameters": {"environment": "lab"},
-        "notebooks": {"01_look": {"source": sha256(path / "sources" / "01_look.ipynb"), "knobs": {}}},
+        "notebooks": {"01_look": {"source": sha256(path / "sources" / "01_look.ipynb"), "knobs": {}, "names": {},
+                                  "changing_calls": []}},
     }  # fmt: skip
     valid = now + timedelta(hours=hours)
-    plan = {"type": PLAN_TYPE, "created": now.isoformat(), "valid_until": valid.isoformat(), "by": {"operator": "mary"},
-            "approval": terms(STRICT), "scope": scope | changed}  # fmt: skip
+    plan = {"type": PLAN_TYPE, "created": now.isoformat(), "valid_until": valid.isoformat(), "plan": path.name,
+            "by": {"operator": "mary", "host": "bridge"}, "approval": terms(STRICT), "scope": scope | changed,
+            "estimate": {"files": None, "time": {}, "money": []}}  # fmt: skip
     (path / PLAN).write_bytes(as_json(plan))
 
 

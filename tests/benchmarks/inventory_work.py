@@ -1,0 +1,172 @@
+"""What is measured of inventories, each in a process of its own: `python -m tests.benchmarks.inventory_work NAME …`.
+
+Prints one line of JSON: seconds and CPU-seconds (`wall`, `cpu`, children included) of every step after import, and
+what the comparison found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REGION, BUCKET = "eu-central-1", "bucket"
+KEYS = ("AKIAQWERTYUIOPASDFGH", "a-secret-of-the-benchmark")
+said: dict[str, Any] = {}
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Keep what a step cost."""
+    began, before = time.monotonic(), _cpu()
+    yield
+    said[name] = {"wall": round(time.monotonic() - began, 3), "cpu": round(_cpu() - before, 3)}
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def whole(tree: str, url: str, folder: str, threads: str, processes: str) -> None:
+    """Scan, list, compare by size; the inventories are written."""
+    from runbook_lib.inventory.merge import compare
+    from runbook_lib.inventory.rules import Rules
+
+    with step("after import"):
+        source = _scanned(tree, Path(folder) / "source", int(processes))
+        bucket = _listed(url, Path(folder) / "bucket", source, int(threads))
+        with step("compare"):
+            found = compare(source, bucket, level="size", rules=Rules(), out=Path(folder) / "differences")
+    said["files"] = found.files
+    said["parquet"] = str(found.parquet)
+
+
+def lists(url: str, folder: str, inventory: str) -> None:
+    """LIST alone, its ranges cut from an inventory of the source."""
+    from runbook_lib.inventory.store import Inventory
+
+    said["keys"] = _listed(url, Path(folder), Inventory.open(Path(inventory)), 16).rows
+
+
+def boto3_lists(url: str) -> None:
+    """LIST alone by the stock paginator, the entries thrown away."""
+    import boto3
+
+    client = boto3.client(
+        "s3", region_name=REGION, endpoint_url=url, aws_access_key_id=KEYS[0], aws_secret_access_key=KEYS[1]
+    )
+    with step("list"):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        said["keys"] = sum(len(page["Contents"]) for page in pages)
+
+
+def compares(folder: str) -> None:
+    """Two inventories that are there, by size."""
+    from runbook_lib.inventory.merge import compare
+    from runbook_lib.inventory.rules import Rules
+    from runbook_lib.inventory.store import Inventory
+
+    sides = [Inventory.open(Path(folder) / name) for name in ("source", "bucket")]
+    with step("compare"):
+        found = compare(*sides, level="size", rules=Rules(), out=Path(folder) / "differences")
+    said["counts"] = {count.difference: count.lines for count in found.counts}
+
+
+def joins(folder: str) -> None:
+    """The same by DuckDB: the repository's statement, and a bare outer join by size."""
+    import duckdb
+
+    from runbook_lib.inventory.sql import on_duckdb
+    from runbook_lib.inventory.store import Inventory
+
+    source, bucket = (Inventory.open(Path(folder) / name) for name in ("source", "bucket"))
+    with step("bare join"), duckdb.connect() as memory:
+        sides = [memory.read_parquet([str(path) for path in each.files]) for each in (source, bucket)]
+        for name, side in zip("so", sides, strict=True):
+            side.create_view(name)
+        differing = "select count(*) from s full outer join o using (key) where s.size is distinct from o.size"
+        ((said["bare"],),) = memory.sql(differing).fetchall()
+    with step("join.sql"):
+        said["found"] = sum(
+            batch.num_rows for batch in on_duckdb(source, bucket, memory="4GB", spill=Path(folder) / "spill")
+        )
+
+
+def hashes(tree: str, processes: str) -> None:
+    """CRC64NVME of every file of a folder, as the content level asks for them; against one core, and a bare read."""
+    from awscrt import checksums
+
+    from runbook_lib.hosts import ProcessHost
+    from runbook_lib.scanning import ScanOptions, digests
+
+    paths = sorted(Path(tree).iterdir())
+    total = sum(path.stat().st_size for path in paths)
+    buffer = bytearray(8 << 20)
+    with step("checksum"):
+        for _ in range(total // len(buffer)):
+            checksums.crc64nvme(buffer)
+    host, options = ProcessHost("localhost", lambda: None), ScanOptions(processes=int(processes), nice=0)
+    wanted: list[tuple[str, str, tuple[int, ...]]] = [(path.name, "CRC64NVME", ()) for path in paths]
+    for state in ("disk", "memory"):
+        if state == "disk":
+            _forget(paths)
+        with step(f"read from {state}"):
+            for path in paths:
+                _read(path, buffer)
+        if state == "disk":
+            _forget(paths)
+        with step(f"digests from {state}"):
+            rows = sum(batch.num_rows for batch in digests(host, tree, wanted, options))
+        assert rows == len(paths)
+    said["bytes"] = total
+
+
+def _read(path: Path, buffer: bytearray) -> None:
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def _forget(paths: list[Path]) -> None:
+    """Have the next read come from the disk, where the system can be asked for that."""
+    for path in paths if hasattr(os, "posix_fadvise") else ():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _scanned(tree: str, folder: Path, processes: int) -> Any:
+    from runbook_lib.hosts import ProcessHost
+    from runbook_lib.scanning import ScanOptions, scan
+
+    with step("scan"):
+        options = ScanOptions(processes=processes, nice=0)
+        return scan(ProcessHost("localhost", lambda: None), tree, folder, side="source", options=options)
+
+
+def _listed(url: str, folder: Path, source: Any, threads: int) -> Any:
+    from runbook_lib.aws.client import Credentials, Session
+    from runbook_lib.aws.listing import ListOptions, list_bucket
+
+    with step("list"):
+        session = Session(
+            record=lambda kind, **fields: None, endpoint_url=url, credentials=Credentials(*KEYS), home_region=REGION
+        )
+        options = ListOptions(connections=threads)
+        return list_bucket(session, REGION, BUCKET, "", folder, cut_from=source, options=options)
+
+
+WORK: dict[str, Callable[..., None]] = {
+    "whole": whole, "lists": lists, "boto3": boto3_lists, "compares": compares, "joins": joins, "hashes": hashes,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    WORK[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps(said))

@@ -1,0 +1,101 @@
+"""What does a program cost with all its children: CPU-seconds, wall, and the most memory of each of its processes?"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+import psutil
+
+EVERY = 0.05  # seconds between two looks at the memory
+MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run. CPU is user + system of the process and of all that it waited for."""
+
+    wall: float
+    cpu: float
+    resident: tuple[float, ...]  # MB at most, of each process, the largest first
+    output: str
+    requests: Mapping[str, int] = field(default_factory=dict)
+
+    def line(self, name: str) -> str:
+        """For people."""
+        each = " + ".join(f"{most:.0f}" for most in self.resident[:6])
+        asked = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.requests.items()))
+        return f"  {name:34} {self.wall:7.2f} s wall {self.cpu:8.2f} CPU-s  {each} MB  {asked}"
+
+
+def measure(command: Sequence[str], *, statuses: Sequence[int] = (0,), **environment: str) -> Cost:
+    """Run a command to its end; AssertionError with what it said, when it ends with another status."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        began = monotonic()
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env={**os.environ, **environment})
+        with _watched(process.pid) as most:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            wall = monotonic() - began
+        output.seek(0), errors.seek(0)
+        assert process.returncode in statuses, f"{command}: {process.returncode}\n{errors.read()[-3000:]}"
+        resident = tuple(sorted((size / MB for size in most.values()), reverse=True))
+        return Cost(wall, usage.ru_utime + usage.ru_stime, resident, output.read())
+
+
+@contextmanager
+def _watched(pid: int) -> Iterator[dict[int, int]]:
+    """The most bytes of the process and of each of its descendants, kept up to date meanwhile."""
+    most: dict[int, int] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(EVERY):
+            try:
+                whole = psutil.Process(pid)
+                for process in (whole, *whole.children(recursive=True)):
+                    most[process.pid] = max(most.get(process.pid, 0), _resident(process))
+            except (psutil.Error, OSError):  # one ended meanwhile
+                continue
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _resident(process: psutil.Process) -> int:
+    """Its most so far where the system keeps that, else now."""
+    status = Path(f"/proc/{process.pid}/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines.get("VmHWM", "0 kB").split()[0]) << 10
+    return int(process.memory_info().rss)
+
+
+def middle(costs: Sequence[Cost]) -> Cost:
+    """The run whose CPU is the median: the wall and memory of that very run go with it."""
+    return sorted(costs, key=lambda cost: cost.cpu)[(len(costs) - 1) // 2]
+
+
+def ratio(theirs: Sequence[Cost], ours: Sequence[Cost], what: str) -> float:
+    """Their median over our median, of `wall` or `cpu`."""
+    over, under = ([getattr(cost, what) for cost in costs] for costs in (theirs, ours))
+    return statistics.median(over) / statistics.median(under)
+
+
+def judged(what: str, value: float, sign: str, bound: float) -> None:
+    """Say whether a figure is reached."""
+    met = value <= bound if sign == "<=" else value >= bound
+    print(f"  {'reached' if met else 'MISSED '}  {what}: {value:.2f} (wanted {sign} {bound})", flush=True)

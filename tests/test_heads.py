@@ -1,0 +1,194 @@
+"""HEAD shows metadata, links and checksums as they are; what cannot be read says why."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runbook_lib.aws import heads, wire
+from runbook_lib.aws.heads import content, describe, look_again, part_sizes
+from runbook_lib.aws.listing import ListOptions, list_bucket
+from runbook_lib.errors import AccessDenied
+from tests.lab import s3_server
+from tests.lab.s3_server import BUCKET
+from tests.listing import ODD_KEYS, REGION, rows, session
+from tests.s3_stub import Fault, stub
+from tests.s3_stub_pages import Object
+
+PART = 5 * 1024 * 1024
+POSIX = {"file-owner": "1001", "file-group": "1002", "file-permissions": "0100640"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The lab's S3 with objects of all sorts under `d/`."""
+    with s3_server.serving(tmp_path_factory.mktemp("s3")) as server:
+        s3 = s3_server.client(server.url)
+
+        def put(key: str, body: bytes, metadata: dict[str, str], **more: Any) -> None:
+            s3.put_object(Bucket=BUCKET, Key="d/" + key, Body=body, Metadata=metadata, **more)
+
+        put("ns", b"abc", {**POSIX, "file-mtime": "1740819600123456789ns"})
+        put("ms", b"abc", {**POSIX, "file-mtime": "1740819600123", "file-permissions": "0640"})
+        put("pair", b"abc", {**POSIX, "file-mtime": "1740819600/123456789"})
+        put("rclone", b"abc", {"mtime": "1740819600.123456"})
+        put("wrong", b"abc", {**POSIX, "file-mtime": "yesterday"})
+        put("sha", b"abc", {}, ChecksumAlgorithm="SHA256")
+        put("folder/", b"", {**POSIX, "file-permissions": "040750", "file-mtime": "1740819600000"})
+        put("link", b"../to/there", {**POSIX, "file-permissions": "0120777"})
+        put("many parts", b"", {})
+        for key in ODD_KEYS:
+            put("odd/" + key, key.encode(), {"file-mtime": "1000"})
+        upload = s3.create_multipart_upload(Bucket=BUCKET, Key="d/many parts", ChecksumAlgorithm="CRC32C")["UploadId"]
+        parts = []
+        for number, body in ((1, b"a" * PART), (2, b"b" * 10)):
+            done = s3.upload_part(
+                Bucket=BUCKET,
+                Key="d/many parts",
+                UploadId=upload,
+                PartNumber=number,
+                Body=body,
+                ChecksumAlgorithm="CRC32C",
+            )
+            parts.append({"PartNumber": number, "ETag": done["ETag"], "ChecksumCRC32C": done["ChecksumCRC32C"]})
+        s3.complete_multipart_upload(
+            Bucket=BUCKET, Key="d/many parts", UploadId=upload, MultipartUpload={"Parts": parts}
+        )
+        yield server.url
+
+
+@pytest.fixture
+def described(lab: str, tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of everything below `d/`, by key."""
+    listed = list_bucket(session(lab), REGION, BUCKET, "d/", tmp_path / "listed", cut_from=None)
+    found = describe(session(lab), REGION, BUCKET, "d/", listed, tmp_path / "described", keys=None)
+    assert found.rows == listed.rows and found.facts["gone"] == 0
+    return {row["key"]: row for row in rows(found)}
+
+
+def test_the_spellings_of_posix_metadata_are_read(described: dict[str, dict[str, Any]]) -> None:
+    exact = 1740819600123456789
+    times = {
+        key: (described[key]["mtime_ns"], described[key]["mtime_step_ns"]) for key in ("ns", "ms", "pair", "rclone")
+    }
+    assert times == {
+        "ns": (exact, None), "ms": (1740819600123000000, 1_000_000), "pair": (exact, None),
+        "rclone": (1740819600123456000, 1000),
+    }  # fmt: skip
+    assert {(row["mode"], row["uid"], row["gid"]) for key, row in described.items() if key in ("ns", "ms")} == {
+        (0o640, 1001, 1002)
+    }
+    assert described["wrong"]["problem"].startswith("unreadable: its POSIX metadata")
+
+
+def test_folders_and_links_are_what_they_were(described: dict[str, dict[str, Any]]) -> None:
+    folder, link = described["folder/"], described["link"]
+    assert (folder["kind"], folder["size"], folder["mode"]) == ("folder", 0, 0o750)
+    assert (link["kind"], link["size"], link["target"], link["mode"]) == ("link", 11, "../to/there", 0o777)
+
+
+def test_checksums_are_those_that_s3_keeps(described: dict[str, dict[str, Any]], lab: str) -> None:
+    names = ("checksum_algorithm", "checksum_type", "checksum")
+    sha = base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
+    assert tuple(described["sha"][name] for name in names) == ("SHA256", "FULL_OBJECT", sha)
+    composite = described["many parts"]
+    assert composite["checksum_type"] == "COMPOSITE" and composite["checksum"].endswith("-2")
+    assert part_sizes(session(lab), REGION, BUCKET, "d/", ["many parts", "sha"]) == {
+        "many parts": (PART, 10),
+        "sha": (),
+    }
+
+
+def test_every_awkward_key_is_asked_for_as_it_is(described: dict[str, dict[str, Any]], lab: str) -> None:
+    for key in ODD_KEYS:
+        assert described["odd/" + key]["mtime_ns"] == 1_000_000_000, key
+    found = look_again(session(lab), REGION, BUCKET, "d/odd/", [*ODD_KEYS, "not there"])
+    assert sorted(found.column("key").to_pylist()) == sorted(ODD_KEYS) == found.column("key").to_pylist()
+
+
+def test_keys_that_are_not_wanted_stay_as_listed(lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "SHARD", 7)
+    listed = list_bucket(session(lab), REGION, BUCKET, "d/", tmp_path / "listed", cut_from=None)
+    found = describe(session(lab), REGION, BUCKET, "d/", listed, tmp_path / "i", keys=["pair", "ns"])
+    assert [row["key"] for row in rows(found) if row["mtime_ns"]] == ["ns", "pair"]
+    assert [row["key"] for row in rows(found)] == [row["key"] for row in rows(listed)]
+
+
+def test_content_is_read_and_hashed_the_same_as_s3_did(lab: str, described: dict[str, dict[str, Any]]) -> None:
+    wanted = [
+        (key, row["checksum_algorithm"]) for key, row in described.items() if row["checksum_type"] == "FULL_OBJECT"
+    ]
+    wanted = [*wanted, ("ns", "MD5"), ("ns", "SHA1"), ("ns", "CRC32"), ("gone", "MD5")]
+    found = [row for batch in content(session(lab), REGION, BUCKET, "d/", wanted) for row in batch.to_pylist()]
+    assert len(found) == len(wanted) - 1
+    same = [row for row in found if row["checksum_algorithm"] == described[row["key"]]["checksum_algorithm"]]
+    assert len(same) >= len(described) - 2
+    assert all(row["checksum"] == described[row["key"]]["checksum"] for row in same)
+    md5 = next(row for row in found if row["checksum_algorithm"] == "MD5" and row["key"] == "ns")
+    assert md5["checksum"] == base64.b64encode(hashlib.md5(b"abc").digest()).decode()
+
+
+ABC = hashlib.md5(b"abc").hexdigest()
+
+
+def seen(objects: list[Object], tmp_path: Path, faults: tuple[Fault, ...] = ()) -> dict[str, dict[str, Any]]:
+    with stub(objects, faults=faults) as endpoint:
+        found = look_again(session(endpoint.url), REGION, "bench", "", [one.key for one in objects])
+    return {row["key"]: row for row in found.to_pylist()}
+
+
+def test_an_etag_is_an_md5_only_where_it_truly_is_one(tmp_path: Path) -> None:
+    found = seen(
+        [
+            Object("plain", body=b"abc"),
+            Object("kms", body=b"abc", encryption="aws:kms"),
+            Object("parts", body=b"abc", etag=f"{ABC}-2"),
+        ],
+        tmp_path,
+    )
+    assert {key: row["checksum_algorithm"] for key, row in found.items()} == {
+        "plain": "MD5",
+        "kms": None,
+        "parts": None,
+    }
+    assert base64.b64decode(found["plain"]["checksum"]).hex() == ABC
+
+
+def test_the_best_of_several_checksums_is_taken(tmp_path: Path) -> None:
+    both = Object("two", body=b"abc", checksums={"SHA256": "x", "CRC64NVME": "y"})
+    assert seen([both], tmp_path)["two"]["checksum_algorithm"] == "CRC64NVME"
+
+
+def test_archived_objects_are_unreadable_for_a_reason(tmp_path: Path) -> None:
+    with stub([Object("cold", body=b"abc", storage_class="GLACIER")]) as endpoint:
+        (batch,) = content(session(endpoint.url), REGION, "bench", "", [("cold", "MD5")])
+    row = batch.to_pylist()[0]
+    assert row["checksum"] is None and row["problem"].startswith("unreadable: archived in GLACIER")
+
+
+def test_a_torn_body_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LONGEST_PAUSE", 0.01)
+    body = bytes(range(256)) * 20_000
+    with stub([Object("large", body=body)], faults=[Fault("torn", every=1, times=3, operation="GET")]) as endpoint:
+        (batch,) = content(session(endpoint.url), REGION, "bench", "", [("large", "SHA256")], ListOptions(processes=0))
+        assert endpoint.failed["torn"] == 3
+    assert batch.to_pylist()[0]["checksum"] == base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+def test_throttled_heads_are_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LONGEST_PAUSE", 0.01)
+    objects = [Object(f"{number:04d}", body=b"abc") for number in range(200)]
+    assert len(seen(objects, tmp_path, (Fault("slow down", every=3, operation="HEAD"),))) == 200
+
+
+def test_one_denied_object_is_a_problem_and_all_denied_is_an_error(tmp_path: Path) -> None:
+    objects = [Object(f"{number:04d}", body=b"abc") for number in range(30)]
+    found = seen(objects, tmp_path, (Fault("denied", times=1, operation="HEAD"),))
+    assert [row["problem"] for row in found.values() if row["problem"]] == ["unreadable: HTTP 403 to HEAD"]
+    with pytest.raises(AccessDenied, match="s3:GetObject"):
+        seen(objects, tmp_path, (Fault("denied", operation="HEAD"),))

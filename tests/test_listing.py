@@ -1,0 +1,221 @@
+"""LIST by many at once gives what boto3's own paginator gives, whatever the keys and whatever S3 does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from runbook_lib.aws import listing, wire, workers
+from runbook_lib.aws.listing import ListOptions, gaps, list_bucket, thinned
+from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError
+from runbook_lib.inventory.store import Inventory, Writer
+from tests.lab import s3_server
+from tests.lab.s3_server import BUCKET
+from tests.listing import ODD_KEYS, REGION, rows, session
+from tests.s3_stub import Fault, stub
+
+STOCK = ListOptions(method="boto3")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The lab's S3, with awkward keys under two prefixes."""
+    with s3_server.serving(tmp_path_factory.mktemp("s3")) as server:
+        s3 = s3_server.client(server.url)
+        for prefix in ("", "exp ort/ä&+%/"):
+            for key in ODD_KEYS:
+                s3.put_object(Bucket=BUCKET, Key=prefix + key, Body=key.encode())
+        yield server.url
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts are short; in this process only."""
+    monkeypatch.setattr(wire, "LONGEST_PAUSE", 0.01)
+
+
+def test_awkward_keys_are_the_same_as_with_boto3(lab: str, tmp_path: Path) -> None:
+    for number, prefix in enumerate(("", "exp ort/ä&+%/")):
+        ours, theirs = (
+            list_bucket(
+                session(lab), REGION, BUCKET, prefix, tmp_path / f"{number}{method}", cut_from=None, options=options
+            )
+            for method, options in (("pages", ListOptions()), ("boto3", STOCK))
+        )
+        assert rows(ours) == rows(theirs)
+        assert {row["key"] for row in rows(ours, "key")} >= set(ODD_KEYS)
+        assert ours.root == f"s3://{BUCKET}/{prefix}"
+
+
+def test_a_plain_s3_endpoint_gives_the_same_as_with_boto3(tmp_path: Path) -> None:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        s3 = s3_server.client(url)
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        keys = [
+            key for key in ODD_KEYS if key not in ("p/../q", "./r", "a//b", "new\nline")
+        ]  # its web server refuses these
+        for key in keys:
+            s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
+        ours = list_bucket(session(url), REGION, BUCKET, "", tmp_path / "a", cut_from=None)
+        theirs = list_bucket(session(url), REGION, BUCKET, "", tmp_path / "b", cut_from=None, options=STOCK)
+        assert rows(ours) == rows(theirs) and len(rows(ours)) == len(keys)
+    finally:
+        server.stop()
+
+
+def test_delete_markers_and_old_versions_are_not_listed(lab: str, tmp_path: Path) -> None:
+    s3 = s3_server.client(lab)
+    s3.create_bucket(Bucket="versions", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"old", b"newer"):
+        s3.put_object(Bucket="versions", Key="kept", Body=body)
+    s3.put_object(Bucket="versions", Key="deleted", Body=b"gone")
+    s3.delete_object(Bucket="versions", Key="deleted")
+    found = list_bucket(session(lab), REGION, "versions", "", tmp_path / "i", cut_from=None)
+    assert [(row["key"], row["size"]) for row in rows(found)] == [("kept", 5)]
+
+
+def many(count: int) -> list[tuple[str, int]]:
+    """Keys in folders, some of them markers of folders."""
+    keys = [(f"tree/{number // 100:04d}/f{number:06d}", number % 1000) for number in range(count)]
+    return sorted([*keys, *((f"tree/{number:04d}/", 0) for number in range(-(-count // 100)))])
+
+
+def listed_keys(inventory: Inventory) -> list[tuple[str, int]]:
+    return [(row["key"], row["size"]) for row in rows(inventory, "key", "size")]
+
+
+def test_pages_follow_each_other_in_one_thread_and_in_many(tmp_path: Path) -> None:
+    objects = many(5000)
+    with stub(objects) as endpoint:
+        alone = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "a", cut_from=None)
+        cut = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "b", cut_from=alone)
+    assert listed_keys(alone) == listed_keys(cut) == objects
+    assert len(alone.parts) == 1 and len(cut.parts) > 1
+
+
+def test_processes_list_ranges_cut_from_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "FEW", 100)
+    objects = many(5000)
+    with Writer(tmp_path / "source", side="source", root="/", parameters={}) as writer:
+        with writer.shard("all", 0) as shard:  # the source lacks some keys, and has others
+            keys = sorted([key for key, _ in objects[1000:]] + [f"tree/{number:04d}/extra" for number in range(40)])
+            shard.write(pa.RecordBatch.from_pylist([{"key": key, "kind": "file"} for key in keys]))
+        source = writer.finish()
+    with stub(objects) as endpoint:
+        found = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=source)
+    assert listed_keys(found) == objects and len(found.parts) > 20
+
+
+@pytest.mark.parametrize("objects", [many(9000), [(f"one/huge/folder/f{n:06d}", n) for n in range(9000)]])
+def test_without_a_source_what_is_left_is_cut_at_folders(
+    objects: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "FEW_PAGES", 1)
+    with stub(objects) as endpoint:
+        options = ListOptions(pages=1)
+        found = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None, options=options)
+    assert listed_keys(found) == objects
+
+
+FAULTS = ("slow down", "too many", "internal", "torn", "torn open", "torn chunked", "lost key", "error in 200")
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_page_that_fails_is_asked_again(what: str, tmp_path: Path, quick: None) -> None:
+    objects = many(5000)
+    with stub(objects, faults=[Fault(what, every=2)]) as endpoint:
+        found = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None)
+        assert listed_keys(found) == objects
+        assert endpoint.failed[what] > 0 and found.facts["requests"]["again"] > 0
+
+
+def test_a_page_that_never_comes_whole_is_an_error_and_what_is_finished_is_kept(tmp_path: Path, quick: None) -> None:
+    objects = many(3000)
+    with stub(objects, faults=[Fault("lost key", every=1)]) as endpoint, pytest.raises(AwsError, match="10 attempts"):
+        list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None)
+    with pytest.raises(InventoryError, match="no finished inventory"):
+        Inventory.open(tmp_path / "i")
+    with stub(objects) as endpoint:
+        found = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None)
+    assert listed_keys(found) == objects
+
+
+def test_a_silent_endpoint_is_asked_again_after_the_timeout(tmp_path: Path, quick: None) -> None:
+    objects = many(1500)
+    with stub(objects, faults=[Fault("silent", every=2, times=1)]) as endpoint:
+        options = ListOptions(timeout=0.3)
+        found = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None, options=options)
+    assert listed_keys(found) == objects
+
+
+def test_an_expired_token_says_so(tmp_path: Path) -> None:
+    with stub(many(1500), faults=[Fault("expired", every=2)]) as endpoint, pytest.raises(CredentialsExpired):
+        list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None)
+
+
+def test_errors_say_what_to_do(lab: str, tmp_path: Path) -> None:
+    with pytest.raises(AwsError, match="NoSuchBucket"):
+        list_bucket(session(lab), REGION, "not-there", "", tmp_path / "i", cut_from=None)
+    with pytest.raises(AwsError, match="does not end in '/'"):
+        list_bucket(session(lab), REGION, BUCKET, "exp", tmp_path / "i", cut_from=None)
+    at = wire.Door("http://x", "b", "eu-central-1")
+    with pytest.raises(wire.Refused, match="needs s3:ListBucket") as denied:
+        wire.refuse("LIST", at, 403, "AccessDenied", "no")
+    assert workers.ERRORS[denied.value.kind] is AccessDenied
+    with pytest.raises(wire.Refused, match="is in us-west-2, it was asked in eu-central-1"):
+        wire.refuse("LIST", at, 301, "PermanentRedirect", "", "us-west-2")
+
+
+def test_a_listing_that_was_killed_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
+    objects = many(30_000)
+    program = (
+        "import sys; from pathlib import Path; from runbook_lib.aws import listing; from tests.listing import session\n"
+        "listing.list_bucket(session(sys.argv[1]), 'eu-central-1', 'bench', '', Path(sys.argv[2]), cut_from=None,"
+        "    options=listing.ListOptions(pages=1, requests_per_second=20))\n"
+    )
+    folder = tmp_path / "i"
+    with stub(objects) as endpoint:
+        with subprocess.Popen([sys.executable, "-c", program, endpoint.url, str(folder)]) as process:
+            started = psutil.Process(process.pid)
+            while len(list(folder.glob("*.parquet"))) < 3:
+                assert process.poll() is None
+                time.sleep(0.02)
+            workers_then = started.children(recursive=True)
+            os.kill(process.pid, signal.SIGKILL)
+        psutil.wait_procs(workers_then, timeout=30)
+        assert not [worker for worker in workers_then if worker.is_running()]
+        before = endpoint.requests["LIST"]
+        found = list_bucket(session(endpoint.url), REGION, "bench", "", folder, cut_from=None)
+        assert endpoint.requests["LIST"] - before < 31 + 33  # pages of all keys, and looks at folders
+    assert listed_keys(found) == objects
+
+
+def test_gaps_are_what_finished_ranges_leave_over() -> None:
+    assert gaps([]) == [("", None)]
+    assert gaps([("", "b"), ("d", None)]) == [("b", "d")]
+    assert gaps([("", "b"), ("b", "c")]) == [("c", None)]
+    assert gaps([("", None)]) == []
+    assert thinned(list("abcdefgh"), 4) == list("aceg")
+
+
+def test_progress_is_said(tmp_path: Path) -> None:
+    seen: list[Any] = []
+    with stub(many(1500)) as endpoint:
+        list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None, progress=seen.append)
+    assert seen[-1].entries == 1515 and seen[-1].requests == 2
