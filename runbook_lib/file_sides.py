@@ -25,9 +25,9 @@ from .inventory.store import Inventory, Writer
 from .settings import InventorySettings
 from .sides import Side
 
-Against = Literal["bucket", "share"]
+Against = Literal["bucket", "share", "report"]
 Told = Callable[[Progress], None]
-LABELS = {"source": "the NFS server", "share": "the file share", "bucket": "the bucket"}
+LABELS = {"source": "the NFS server", "share": "the file share", "bucket": "the bucket", "report": "DataSync's report"}
 PREFERRED = ("CRC64NVME", "SHA256")  # for what is read on both sides: the first that the machine can compute
 UNKEPT = {"mtime": "Mtime", "mode": "PosixPermissions", "uid": "Uid", "gid": "Gid"}  # by which option of the task
 
@@ -41,6 +41,7 @@ class FileSides:
     server: ApplicationServer
     task: Task
     settings: InventorySettings
+    report: Callable[[Path], Inventory]  # of the latest execution, made in a folder
 
     @cached_property
     def filters(self) -> Filters:
@@ -79,6 +80,10 @@ class FileSides:
             return Inventory.open(folder)
         root, options = self.server.path(side), self.scan_options
         return scanning.scan(self.server.host, root, folder, side=side, options=options, progress=progress)
+
+    def reported(self, folder: Path) -> Inventory:
+        """What the task's latest execution says that it saw at the source."""
+        return Inventory.open(folder) if (folder / MANIFEST).exists() else self.report(folder)
 
     def listed(self, source: Inventory, folder: Path, progress: Told) -> Inventory:
         """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one."""

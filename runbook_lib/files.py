@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .display import Plot, Shown, Table
 from .display import Progress as Line
@@ -77,6 +77,9 @@ class FileComparison(Shown):
         return {**self.comparison.body(), "usd": usd, "cost": self.spent.sentence()}
 
 
+Origin = Literal["scan", "report"]
+
+
 @dataclass(frozen=True)
 class Wish:
     """What is to be compared, and how far."""
@@ -86,6 +89,7 @@ class Wish:
     within: str | None = None  # only the files directly in this folder
     take: int = 3000  # files that level `sample` reads
     seed: int | None = None  # … and by which they are drawn; None: any
+    source: Origin = "scan"  # where the source's files come from
 
 
 class Files:
@@ -103,17 +107,23 @@ class Files:
         within: str | None = None,
         take: int = 3000,
         seed: int | None = None,
+        source: Origin = "scan",
+        of: FileComparison | None = None,
         out: Path | None = None,
         told: Told | None = None,
     ) -> FileComparison:
-        """Compare every file of the NFS server with the bucket or the share; changes nothing.
+        """Compare every file of the NFS server with the bucket, the share or DataSync's report; changes nothing.
 
-        What an earlier call left unfinished is gone on with. `told` hears how far it is.
+        `source="report"` takes what the task's latest execution saw instead of a scan. `within` is a folder: only the
+        files directly in it are compared. `take` is how many files level `sample` reads, drawn with `seed`.
+
+        `of` is an earlier comparison of the same two sides, whose inventories are looked at further instead of new
+        ones. What an earlier call left unfinished is gone on with. `told` hears how far it is.
         """
-        wish = Wish(level, against, within, take, seed)
+        wish = Wish(level, against, within, take, seed, source)
         folder = out or self._place(wish)
         wish = _begun(folder, wish)
-        found = self._compared(wish, folder, told or _line(wish))
+        found = self._compared(wish, folder, folder if of is None else of.folder, told or _line(wish))
         put(folder / DONE, json.dumps(found.body(), indent=1).encode())
         self._record("note", key="files compared", value={**found.body(), "folder": folder.name})
         return found
@@ -121,22 +131,28 @@ class Files:
     def _place(self, wish: Wish) -> Path:
         """The folder of a comparison: the unfinished one of this kind, else a new one."""
         scope = "-folder" if wish.within is not None else ""
-        stem = f"{wish.against}-{wish.level}{scope}"
+        stem = f"{wish.against}-{wish.level}{scope}{'' if wish.source == 'scan' else '-from-report'}"
         taken = sorted((self._folder() / "files").glob(f"{stem}-[0-9]*"))
         if taken and not (taken[-1] / DONE).exists():
             return taken[-1]
         return self._folder() / "files" / f"{stem}-{len(taken) + 1:02}"
 
-    def _compared(self, wish: Wish, folder: Path, told: Told) -> FileComparison:
+    def _compared(self, wish: Wish, folder: Path, seen: Path, told: Told) -> FileComparison:
+        """`seen` has the inventories of what was scanned and listed; more goes to `folder`."""
         sides, against = self.sides, wish.against
-        source = sides.scanned("source", folder / "source", told)
+        if wish.source == "report":
+            source = sides.reported(seen / "report")
+        else:
+            source = sides.scanned("source", seen / "source", told)
         estimated = self._estimate(wish, source)
         requests: Counter[str] = Counter()
         if against == "bucket":
-            other = sides.listed(source, folder / "bucket", told)
+            other = sides.listed(source, seen / "bucket", told)
             requests.update(other.facts.get("requests", {}))
+        elif against == "share":
+            other = sides.scanned("share", seen / "share", told)
         else:
-            other = sides.scanned("share", folder / "share", told)
+            other = sides.reported(seen / "report")
         if wish.within is not None:
             source, other = (directly_in(side, wish.within, folder / f"{side.side}-folder") for side in (source, other))
         drawn = sample(source, wish.take, wish.seed or 0, sides.filters) if wish.level == "sample" else None
@@ -152,7 +168,7 @@ class Files:
                 read = other.facts["read_bytes"]
         comparison = compare(
             source, other, level=wish.level, rules=sides.rules(against), out=folder, sample=drawn,
-            recheck=lambda keys: sides.again(against, keys),
+            recheck=None if against == "report" else lambda keys: sides.again(against, keys),
         )  # fmt: skip
         if against == "bucket" and comparison.again is not None:
             requests["HEAD"] += comparison.again.keys
@@ -160,7 +176,7 @@ class Files:
 
     def _estimate(self, wish: Wish, source: Inventory) -> cost.Cost:
         """What it will cost, said before S3 is asked."""
-        if wish.against == "share":  # what the gateway has to fetch for it is the gateway's own traffic
+        if wish.against != "bucket":  # what the gateway has to fetch for it is the gateway's own traffic
             return cost.Cost(())
         found = cost.estimate(wish.level, source.rows, size=source.bytes, sample=wish.take)
         self._record("note", key="files: estimated cost", value=found.sentence())

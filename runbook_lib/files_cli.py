@@ -17,7 +17,8 @@ from .errors import SettingsError
 from .settings import Level
 
 LEVELS = get_args(Level)
-AGAINST = ("bucket", "share")
+AGAINST = ("bucket", "share", "report")
+SOURCES = ("scan", "report")
 GENTLE = {"processes": 1, "entries_per_second": 2000.0, "bytes_per_second": 50e6, "requests_per_second": 50.0}
 
 Opened = Callable[[str, dict[str, Any]], Any]  # environment, settings of `inventory` that win -> rb.files
@@ -32,7 +33,8 @@ def register(app: typer.Typer, opened: Opened) -> None:
         level: Annotated[
             str, typer.Option(help="names, size, metadata, sample or content: each looks further.")
         ] = "size",
-        against: Annotated[str, typer.Option(help="bucket, or share: as the gateway shows it.")] = "bucket",
+        against: Annotated[str, typer.Option(help="bucket, share (as the gateway shows it), or report.")] = "bucket",
+        source: Annotated[str, typer.Option(help="scan, or report: what DataSync's latest execution saw.")] = "scan",
         within: Annotated[
             str | None, typer.Option(help="Only the files directly in this folder; / is the top.")
         ] = None,
@@ -48,15 +50,32 @@ def register(app: typer.Typer, opened: Opened) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="The result for machines.")] = False,
     ) -> None:
         """Compare the NFS server's files with the bucket or the share; changes nothing. Exit code 0 same, 1 not."""
-        for option, given, known in (("--level", level, LEVELS), ("--against", against, AGAINST)):
+        for option, given, known in (
+            ("--level", level, LEVELS),
+            ("--against", against, AGAINST),
+            ("--source", source, SOURCES),
+        ):
             if given not in known:
                 raise SettingsError(f"{option} {given!r}: {', '.join(known[:-1])} or {known[-1]}.")
         wins: dict[str, Any] = dict(GENTLE) if gentle else {}
+        if source == against == "report":
+            raise SettingsError(
+                "--source report --against report compares the report with itself: choose another side."
+            )
         if s3_inventory is not None:
             wins["s3_inventory"] = s3_inventory
         files = opened(environment, wins)
         with _shown() as told:
-            found = files.compare(level, against=against, within=within, take=sample, seed=seed, out=out, told=told)
+            found = files.compare(
+                level,
+                against=against,
+                within=within,
+                take=sample,
+                seed=seed,
+                source=source,
+                out=out,
+                told=told,
+            )
         print(json.dumps(found.body(), indent=2, ensure_ascii=False) if as_json else repr(found))
         Console(stderr=True).print(f"Inventories and differences: {found.folder}", soft_wrap=True)
         raise typer.Exit(0 if found.ok else 1)

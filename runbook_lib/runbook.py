@@ -124,7 +124,8 @@ class Runbook(Checking):
 
     @cached_property
     def _changer(self) -> Changer:
-        return Changer.of_process(changer_path(self.environment.environment, self.environment.account))
+        about = self.environment
+        return Changer.of_process(changer_path(about.environment, about.account, lab=about.lab is not None))
 
     def _rails(self) -> None:
         """Changes are on, STS returns the environment's account, and `confirm` names it."""
@@ -238,7 +239,8 @@ class Runbook(Checking):
         from .files import Files
 
         wins = overridden(self.environment.inventory, settings, "inventory")
-        sides = FileSides(self.session, self.environment.regions.cloud, self.server, self.datasync.task, wins)
+        region, task = self.environment.regions.cloud, self.datasync.task
+        sides = FileSides(self.session, region, self.server, task, wins, self.datasync.report_inventory)
         return Files(sides, lambda: self.run.path, self.record)
 
     @cached_property

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .application_server import ApplicationServer, ListingTooLong
 from .aws import reports
@@ -18,6 +20,9 @@ from .display import Plot, Shown, Table, duration, plural, size
 from .errors import NotFound
 from .filters import Filters
 from .inventory import METADATA_KEY, Pending, pending
+
+if TYPE_CHECKING:
+    from .inventory.store import Inventory
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,6 +176,19 @@ class Transfer:
             return TaskReport(execution.short_id, wanted=False)
         ended = self._datasync.wait_report(execution)
         return reports.read(self._s3, self.task.report_bucket, self.task.report_prefix, ended.arn)
+
+    def report_inventory(self, folder: Path) -> Inventory:
+        """What the latest execution's report lists, as an inventory made in a folder."""
+        from .aws.report_inventory import from_task_report
+
+        latest, task = self.history(1).latest, self.task
+        if task.report_bucket is None or not task.report_lists_all:
+            raise NotFound(
+                f"The task {task.name} writes no detailed report. Set its report to STANDARD with "
+                "SUCCESSES_AND_ERRORS and run it once more, or scan the source."
+            )
+        ended = self._datasync.wait_report(latest)
+        return from_task_report(self._s3, task.report_bucket, task.report_prefix, ended.arn, folder)
 
     def object(self, path: str) -> StoredObject:
         """The object of a file, by the file's path below the source."""

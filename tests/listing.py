@@ -11,8 +11,10 @@ from tests.lab.s3_server import ACCESS_KEY, SECRET_KEY
 REGION = "eu-central-1"
 ODD_KEYS = [
     "new\nline", "a&b", "100%", "50%25", "one+two", "with space", "grüße/été.txt", "g\u0308", "日本/語", "a//b",
-    "p/../q", "./r",    "folder/", "folder/below", "trailing//", "<tag>", '"quoted"', "'", "\\back", "tab\there", "~tilde",
-    "😀", "=?#*:;,@!$()[]{}|^`",
+    "p/../q", "./r",
+    "folder/", "folder/below", "trailing//", "<tag>", '"quoted"', "'", "\\back", "tab\there", "~tilde",
+    "😀",
+    "=?#*:;,@!$()[]{}|^`",
 ]  # fmt: skip
 
 

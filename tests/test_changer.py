@@ -57,6 +57,14 @@ def test_another_environment_is_free(holder: object, tmp_path: Path) -> None:
     Changer(tmp_path / "another.lock").hold("the-second-run")
 
 
+def test_two_labs_have_two_locks_and_an_account_at_aws_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = set()
+    for state in ("one", "another"):
+        monkeypatch.setenv("RUNBOOK_LAB_STATE", state)
+        paths |= {changer_path("lab", "123456789012", lab=True), changer_path("aws", "123456789012")}
+    assert len(paths) == 3
+
+
 OPEN = "from runbook_lib import Runbook\nrb = Runbook.open('lab', notebook='02_run_datasync_task')"
 LOOK = "rb.check('The task is there', rb.task_available())"
 CHANGE = "rb.datasync.run(rb.datasync.pending())"
@@ -71,7 +79,7 @@ def execute(folder: RunFolder, tmp_path: Path, *cells: str) -> Outcome:
 
 def test_while_another_run_changes_a_run_may_look_and_not_change(lab: ThrowawayLab, tmp_path: Path) -> None:
     lab.reset("02")
-    other = Changer(changer_path("lab", "123456789012"))
+    other = Changer(changer_path("lab", "123456789012", lab=True))
     other.hold("the-first-run")
     try:
         folder = RunFolder.create("lab", "headless")

@@ -187,6 +187,14 @@ def test_what_was_left_unfinished_is_gone_on_with(rb: Runbook) -> None:
     assert rb.files.compare("size").folder != first.folder
 
 
+def test_datasyncs_report_and_a_scan_are_compared_with_each_other(rb: Runbook, lab: ThrowawayLab) -> None:
+    found = rb.files.compare("size", against="report")
+    assert found.ok, found
+    assert rb.files.compare("metadata", source="report").ok
+    (export(lab) / "new-image.jpg").write_bytes(b"longer than what DataSync saw" * 1000)
+    assert counts(rb.files.compare("size", against="report")) == {"size": 1}
+
+
 def compare_files(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "runbook_lib.cli", "compare-files", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE_ROOT)

@@ -176,6 +176,7 @@ PLANTED: dict[str, tuple[Level, Row | None, Row | None]] = {
     "no evidence": ("content", file("p", **META), file("p", **META)),
     "stale": ("size", file("p", **META), file("p", last_modified_us=META["mtime_ns"] // 1000 - 3_000_000)),
     "unreadable": ("names", file("p", problem="unreadable: EACCES (Permission denied)"), file("p")),
+    "changed while looking": ("names", file("p", problem="changed while looking"), file("p")),
     "not UTF-8": ("names", file("p\\xff", problem="not UTF-8", raw=b"p\xff"), None),
     "key too long": ("names", file("p" * 1020), None),
     "same name but for normalisation": ("names", file("e\u0301"), file("\u00e9")),

@@ -45,7 +45,9 @@ def rows(draw: st.DrawFn) -> list[Row]:
             "uid": draw(st.sampled_from([None, 1, 2])), "gid": 0,
             "target": draw(st.sampled_from("xy")) if kind == "link" else None,
             "last_modified_us": draw(st.sampled_from([None, 1_600_000_000_000_000, 1_800_000_000_000_000])),
-            "problem": draw(st.sampled_from([None, None, None, "unreadable: EACCES", "not UTF-8"])),
+            "problem": draw(
+                st.sampled_from([None, None, None, "unreadable: EACCES", "not UTF-8", "changed while looking"])
+            ),
         }  # fmt: skip
         if kind == "file" and draw(st.booleans()):
             maybe |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from runbook_lib.evidence.folder import RunFolder
 from runbook_lib.runs.plan import Step
 from runbook_lib.runs.run import Outcome, execute
+from runbook_lib.settings import PACKAGE_ROOT
 from tests import notebooks
 from tests.test_resilience import eventually
 
@@ -229,6 +231,23 @@ def test_papermill_does_without_our_engine_being_more_than_a_name() -> None:
         "from papermill.engines import papermill_engines; assert papermill_engines.get_engine('runbook')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_broken_module_of_ours_does_not_break_papermill(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE_ROOT / "runbook_lib", tmp_path / "runbook_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    light = {"runbook_lib/__init__.py", "runbook_lib/runs/__init__.py", "runbook_lib/runs/engine.py"}
+    for module in (tmp_path / "runbook_lib").rglob("*.py"):
+        if module.relative_to(tmp_path).as_posix() not in light:
+            module.write_text("this is (not Python\n")
+    source = notebooks.notebook(tmp_path / "step.ipynb", "print(1)")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ours, plain = [*notebooks.PAPERMILL], [word for word in notebooks.PAPERMILL if word not in ("--engine", "runbook")]
+    for command, code, said in ((plain, 0, ""), (ours, 1, "SyntaxError")):
+        done = subprocess.run(
+            [*command, str(source), str(tmp_path / "out.ipynb")], env=environment, cwd=tmp_path,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code and said in done.stderr, done.stderr
 
 
 def test_what_papermill_writes_last_is_written_whole_and_the_banner_is_in_it(folder: RunFolder, tmp_path: Path) -> None:

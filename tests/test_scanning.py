@@ -25,6 +25,7 @@ from runbook_lib.aws.ssm import RunCommand
 from runbook_lib.errors import CommandFailed, InventoryError, RunbookError
 from runbook_lib.hosts import Host, ProcessHost, SsmHost
 from runbook_lib.inventory.progress import Progress
+from runbook_lib.lab.core import PREMISES_REGION
 from runbook_lib.scanning import ScanOptions, capabilities, digests, look_again, scan
 from tests.test_scanner import agrees
 from tests.throwaway import ThrowawayLab, connection
@@ -58,17 +59,19 @@ scan(ProcessHost("here", lambda: None), sys.argv[1], Path(sys.argv[2]), side="so
 """
 
 
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
+def grow(root: Path) -> Path:
     """More entries than are scanned as one shard."""
-    root = tmp_path / "large"
     for at in range(110):
         (root / f"{at:03}").mkdir(parents=True)
         for number in range(200):
-            os.mknod(root / f"{at:03}" / f"{number}") if sys.platform == "linux" else (
-                root / f"{at:03}" / f"{number}"
-            ).touch()
+            (root / f"{at:03}" / f"{number}").touch()
     return root
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A large tree that no test changes."""
+    return grow(tmp_path_factory.mktemp("large") / "tree")
 
 
 def shards_in(folder: Path) -> int:
@@ -95,7 +98,7 @@ def test_a_scan_that_is_killed_goes_on_from_its_finished_shards(large: Path, tmp
     _, said = running.communicate(timeout=60)
     assert (victim == "all of it") == (running.returncode == -signal.SIGKILL)
     assert victim == "all of it" or "finished shards are kept" in said
-    gone, left = psutil.wait_procs(family, timeout=60)
+    _, left = psutil.wait_procs(family, timeout=60)
     assert not left
     before = shards_in(out)
     assert 6 <= before < 60
@@ -106,7 +109,7 @@ def test_a_scan_that_is_killed_goes_on_from_its_finished_shards(large: Path, tmp
     assert len(set(kept.items()) & set(now.items())) >= before - 3
 
 
-def test_a_scan_is_not_gone_on_with_for_another_root_or_other_filters(large: Path, tmp_path: Path) -> None:
+def test_a_scan_is_not_gone_on_with_for_another_root_or_other_filters(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     out = tmp_path / "out"
     with pytest.raises(CommandFailed, match="No such file"):
@@ -117,8 +120,8 @@ def test_a_scan_is_not_gone_on_with_for_another_root_or_other_filters(large: Pat
         scan(HERE, str(tmp_path / "nowhere"), out, side="source", options=ScanOptions(skipped=()))
 
 
-def test_a_tree_that_changes_meanwhile_is_scanned_to_its_end(large: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_a_tree_that_changes_meanwhile_is_scanned_to_its_end(tmp_path: Path) -> None:
+    large, out = grow(tmp_path / "changing"), tmp_path / "out"
     running = subprocess.Popen([sys.executable, "-c", LARGE, str(large), str(out), "12000"])
     number = 0
     while running.poll() is None:
@@ -244,10 +247,11 @@ def test_many_files_are_hashed_by_several_processes_and_those_that_are_gone_have
     for row in rows:
         content = (tree / row["key"]).read_bytes()
         assert row["checksum"] == base64.b64encode(FUNCTIONS["CRC64NVME"](content)).decode()
-    (batch,) = digests(HERE, str(tree), [("pipe", "SHA1", ()), ("link", "SHA1", ()), ("gone", "SHA1", ())])
-    pipe, link = sorted(batch.to_pylist(), key=lambda row: str(row["problem"]), reverse=True)
-    assert "has no content" in pipe["problem"]
-    assert link["checksum"] == base64.b64encode(hashlib.sha1(b"folder00/file 1").digest()).decode()
+    asked = [(key, "SHA1", ()) for key in ("pipe", "link", "gone")]
+    odd = {row["key"]: row for batch in digests(HERE, str(tree), asked) for row in batch.to_pylist()}
+    assert set(odd) == {"pipe", "link"}
+    assert "has no content" in odd["pipe"]["problem"]
+    assert odd["link"]["checksum"] == base64.b64encode(hashlib.sha1(b"folder00/file 1").digest()).decode()
 
 
 def test_a_file_that_grows_while_it_is_hashed_has_no_checksum(tmp_path: Path) -> None:
@@ -319,7 +323,7 @@ def managed(lab: ThrowawayLab) -> Host:
         credentials=Credentials(at["access_key"], at["secret_key"]),
         home_region="eu-central-1",
     )
-    return SsmHost(RunCommand(session, at.get("premises_region", "eu-west-1")), "application-server")
+    return SsmHost(RunCommand(session, PREMISES_REGION), "application-server")
 
 
 def test_through_ssm_the_answer_is_fetched_in_pieces_and_nothing_stays_there(

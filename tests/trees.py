@@ -1,4 +1,4 @@
-"""What does a million files look like? A tree of sparse files, and the bucket beside it with 53 differences planted.
+"""What does a million files look like? A tree of small files, and the bucket beside it with 53 differences planted.
 
 Departments hold projects hold batches of 100 files, so a million files have 10,420 folders. All of it follows from the
 number of files alone: another process makes the same keys.
@@ -16,6 +16,7 @@ BATCH, PROJECT, DEPARTMENT = 100, 25, 20  # files of a batch, batches of a proje
 MISSING, WRONG, EXTRA = 37, 11, 5
 WRITTEN = 1_700_000_000  # seconds since 1970: of the first file; the bucket's objects came later
 UPLOADED = 1_750_000_000
+LARGEST = 4096  # bytes of a file: one block
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def key(number: int) -> str:
 
 def size(number: int) -> int:
     """Bytes of a file."""
-    return number * 7919 % 1_000_003 + 1
+    return number * 7919 % LARGEST + 1
 
 
 def folders(files: int) -> list[str]:
@@ -73,15 +74,16 @@ def objects(files: int) -> Iterator[tuple[str, int, float]]:
 
 
 def plant(root: Path, files: int) -> Path:
-    """Make the tree of sparse files under `root`, which does not exist yet."""
+    """Make the tree of files full of zeros under `root`, which does not exist yet."""
     root.mkdir(parents=True)
+    zeros = memoryview(bytes(LARGEST))
     for each in folders(files):
         os.mkdir(root / each)
     for batch in range(-(-files // BATCH)):
         inside = os.open(root / folder(batch), os.O_RDONLY | os.O_DIRECTORY)
         for number in range(batch * BATCH, min(files, (batch + 1) * BATCH)):
             handle = os.open(f"file-{number:08d}.pdf", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=inside)
-            os.ftruncate(handle, size(number))
+            os.write(handle, zeros[: size(number)])
             os.utime(handle, (WRITTEN + number, WRITTEN + number))
             os.close(handle)
         os.close(inside)

@@ -18,6 +18,7 @@ from ..inventory.encoding import Column, encode, numbers, some_strings
 from .wire import Door, Torn, refuse
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+STANDARD = b"<StorageClass>STANDARD</StorageClass>"
 VALUES = ("Key", "LastModified", "ETag", "Size", "StorageClass")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -65,15 +66,16 @@ def read(body: bytes, prefix: str, door: Door) -> Page:
         refuse("LIST", door, 200, root.findtext("{*}Code") or "", root.findtext("{*}Message") or "")
     if name.localname != "ListBucketResult":
         raise Torn(f"a page that begins as {name.localname}, not as ListBucketResult")
-    return _page(root, name.namespace or "", prefix)
+    return _page(root, name.namespace or "", prefix, body.count(STANDARD))
 
 
-def _page(root: Any, space: str, prefix: str) -> Page:
+def _page(root: Any, space: str, prefix: str, standard: int) -> Page:
     tag = f"{{{space}}}" if space else ""
     found = _mine.reader.found.get(space)
-    columns: list[list[str]] = [found[value](root) for value in VALUES] if found else [[]]
     folders = [element.findtext(f"{tag}Prefix") or "" for element in root.iterfind(f"{tag}CommonPrefixes")]
     said = int(root.findtext(f"{tag}KeyCount") or -1)
+    wanted = VALUES[:-1] if standard == said - len(folders) else VALUES
+    columns: list[list[str]] = [found[value](root) for value in wanted] if found else [[]]
     counts = {len(column) for column in columns}
     if len(counts) > 1 or counts != {said - len(folders)}:
         columns = _one_by_one(root, tag)
@@ -89,7 +91,8 @@ def _page(root: Any, space: str, prefix: str) -> Page:
         raise Torn(f"a page with keys that do not begin with {prefix!r}")
     cut = len(prefix)
     relative = [key[cut:] for key in keys] if cut else keys
-    _, modified, etags, sizes, classes = columns
+    modified, etags, sizes = columns[1:4]
+    classes = columns[4] if len(columns) > 4 else []  # all are STANDARD
     return Page(relative, modified, etags, sizes, classes, [folder[cut:] for folder in folders], token)
 
 
@@ -145,8 +148,9 @@ class Rows:
         self._kinds += bytes(folders)
         self._keys.append(b"".join(keys))
         self._lengths.extend(map(len, keys))
+        moments = {stamp: microseconds(stamp) for stamp in set(page.modified)}  # whole seconds: they repeat
         self._sizes.append(numbers("q", sizes)[1])
-        self._modified.append(numbers("q", map(microseconds, page.modified))[1])
+        self._modified.append(numbers("q", [moments[stamp] for stamp in page.modified])[1])
         etags = [etag.strip('"') for etag in page.etags]
         self._etags.append("".join(etags).encode())
         self._etag_lengths.extend(map(len, etags))

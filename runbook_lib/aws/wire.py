@@ -57,7 +57,7 @@ class Door:
     ca: str | None = None  # a file of certificates
     proxy: str | None = None
     connections: int = 16
-    requests_per_second: float | None = None  # of this process
+    requests_per_second: float | None = None
     timeout: float = 60.0  # seconds without a byte
 
 

@@ -75,10 +75,8 @@ def door(session: Session, region: str, bucket: str, prefix: str, options: ListO
         raise AwsError(f"s3://{bucket} is in {signed[1]}, it was asked in {region}. Correct the environment's regions.")
     url = f"{at.scheme}://{at.netloc}{at.path.rstrip('/')}"
     ca = session.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or str(get_cert_path(True))
-    rate = options.requests_per_second
-    share = rate / max(1, options.processes) if rate else None
     proxy = None if session.endpoint_url else _proxy(at.scheme, at.netloc)
-    return Door(url, bucket, region, ca, proxy, options.connections, share, options.timeout)
+    return Door(url, bucket, region, ca, proxy, options.connections, options.requests_per_second, options.timeout)
 
 
 def _proxy(scheme: str, host: str) -> str | None:
@@ -89,10 +87,10 @@ class Workers:
     """Workers at one door; `processes` 0: threads of this process, for a few keys."""
 
     def __init__(self, session: Session, door: Door, processes: int, slots: int) -> None:
-        """`slots` is how many jobs a worker is given at once."""
+        """`slots` is how many jobs a worker is given at once; they share the door's requests per second."""
         self._session, self._slots = session, slots
         rate = door.requests_per_second
-        self._door = replace(door, requests_per_second=rate * 2) if rate and processes == 0 else door
+        self._door = replace(door, requests_per_second=rate / max(1, processes)) if rate else door
         self._processes = processes
         self._lock = threading.RLock()
         self._ended = threading.Condition(self._lock)

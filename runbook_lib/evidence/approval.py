@@ -59,9 +59,12 @@ def objections(
     fitting = [one for one in signed if one.role == "approver" and one.digest == digest and one.signed <= at]
     others = [one for one in fitting if one.name != operator and one.fingerprint != key]
     if not fitting:
-        said.append("the environment requires an approver, and no approver signed the plan before the run")
+        said.append("the environment requires an approver, and no approver signed the plan before the run (`runbook sign`)")
     elif not others:
-        said.append(f"the approver must be another person than the operator {operator}, with another key")
+        said.append(
+            f"the approver must be another person than the operator {operator}, with another key: every signature has "
+            "that name or that key (who signs from the same login says so with --name and RUNBOOK_KEY)"
+        )
     elif approvers and not any(one.fingerprint in approvers for one in others):
         said.append("the plan is signed by an approver whose key the environment does not name")
     return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -100,9 +101,11 @@ def memory(environment: str, account: str) -> Events:
     return Events(path, share=False)
 
 
-def changer_path(environment: str, account: str) -> Path:
-    """The lock of those who change an environment."""
-    return outputs() / ".memory" / f"{environment}-{account}.lock"
+def changer_path(environment: str, account: str, *, lab: bool = False) -> Path:
+    """The lock of those who change an environment; another lab, as RUNBOOK_LAB_STATE names it, has another one."""
+    state = os.environ.get("RUNBOOK_LAB_STATE") if lab else None
+    which = f"-{hashlib.sha256(os.fsencode(state)).hexdigest()[:12]}" if state else ""
+    return outputs() / ".memory" / f"{environment}-{account}{which}.lock"
 
 
 def outputs() -> Path:

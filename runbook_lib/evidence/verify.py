@@ -14,7 +14,7 @@ from ..errors import EvidenceError
 from ..settings import Approval
 from . import approval, cells, keys, outcomes, schemas, signoff
 from .files import ENVELOPE, PLAN, RUN, SIGNATURES, entries, regular, sha256
-from .folder import MARK
+from .folder import MARK, RunFolder
 from .record import Notebook, Record, body, latest
 from .seal import RUN_TYPE
 
@@ -27,6 +27,7 @@ SENTENCES: dict[State, str] = {
     "unsealed": "UNSEALED: nothing proves what this folder held when the run ended.",
     "broken": "BROKEN: do not rely on this record.",
 }
+EXTRA = "{} is extra: it was not there when the run was sealed"
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,20 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
     name = folder.resolve().name
     if not folder.is_dir():
         raise EvidenceError(f"there is no run folder {folder}")
-    if not (folder / ENVELOPE).exists() and not (folder / RUN).exists() and not (folder / MARK).exists():
+    if not (folder / ENVELOPE).exists() and not (folder / RUN).exists():
         return Verification(name, "unsealed", (), (), None)
-    if (folder / MARK).exists():
-        why = f"it is still marked as open: sealing it did not come to its end. `runbook seal {name}` finishes it"
-        return Verification(name, "unsealed", (_printable(why),), (), None)
+    unfinished = _printable(f"sealing it did not come to its end: `runbook seal {name}` finishes it")
     try:
         statement, fingerprint = _statement(folder)
     except EvidenceError as error:
+        if (folder / MARK).exists():
+            return Verification(name, "unsealed", (unfinished,), (), None)
         return Verification(name, "broken", (_printable(str(error)),), (), None)
     run = statement["predicate"]
     signatures: list[signoff.Signature] = []
     faults = _listed(lambda: _files(folder, statement), "the folder")
+    if faults == [EXTRA.format(MARK)] and _listed(lambda: _marked(folder), MARK) == [name]:
+        return Verification(name, "unsealed", (unfinished,), (), run)
     if not faults:  # what is read from here on are the files that were sealed, and plain ones
         signatures, wrong = _signatures(folder)
         faults += wrong
@@ -150,7 +153,12 @@ def _files(folder: Path, statement: dict[str, Any]) -> Iterator[str]:
             if sha256(path) != wanted[name]:
                 yield f"{name} was edited"
         elif name not in (RUN, ENVELOPE) and not _late_signature(name):
-            yield f"{name} is extra: it was not there when the run was sealed"
+            yield EXTRA.format(name)
+
+
+def _marked(folder: Path) -> list[str]:
+    """The run that the mark of an open run is about."""
+    return [str(RunFolder(folder).about["run"])]
 
 
 def _late_signature(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which files are there, and what differs between two sides: sorted inventories, joined in bounded memory; no AWS in here.
+"""Which files are there, and what differs between two sides: inventories, joined in bounded memory; no AWS here.
 
 What needs pyarrow (`schema`, `store`, `merge` …) is imported where it is used.
 """

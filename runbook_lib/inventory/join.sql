@@ -9,7 +9,11 @@ SELECT * FROM (
         COALESCE(s.kind, o.kind) AS kind,
         CASE
             WHEN s.problem IS NOT NULL OR o.problem IS NOT NULL THEN
-                CASE WHEN COALESCE(s.problem, o.problem) LIKE 'not UTF-8%' THEN 'not UTF-8' ELSE 'unreadable' END
+                CASE
+                    WHEN COALESCE(s.problem, o.problem) LIKE 'not UTF-8%' THEN 'not UTF-8'
+                    WHEN COALESCE(s.problem, o.problem) LIKE 'changed while looking%' THEN 'changed while looking'
+                    ELSE 'unreadable'
+                END
             WHEN s.kind = 'other' THEN 'special'
             WHEN o.key IS NULL THEN 'missing'
             WHEN s.key IS NULL THEN 'extra'

@@ -19,7 +19,8 @@ from .runs import as_kinds, below
 from .schema import SCHEMA, VERSION
 
 MANIFEST = "inventory.json"
-ROWS_AT_ONCE = 32_768  # of a batch and of a row group
+ROWS_AT_ONCE = 32_768  # of a batch
+ROW_GROUP = 65_536  # rows
 BUFFER = 1 << 18  # bytes that are read of a column at once
 
 

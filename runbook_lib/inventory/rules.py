@@ -38,6 +38,7 @@ COLUMNS: dict[str, list[str]] = {
     "content": BASE + METADATA + CHECKSUM,
     "sample": BASE + CHECKSUM,
 }
+PROBLEMS = (d.NOT_UTF8, d.CHANGED)  # which a row's `problem` may begin with; all others are unreadable
 CODES = {name: KINDS.index(name).as_py() for name in (FILE, FOLDER, LINK, OTHER)}
 
 
@@ -188,10 +189,9 @@ class Judge:
         sides = [None if side is None else side.take(at) for side in (source, other)]
         texts = [None if side is None else side.column("problem").to_pylist() for side in sides]
         first = [next(filter(None, both)) for both in zip(*(side for side in texts if side is not None), strict=True)]
-        named = np.array([text.startswith(d.NOT_UTF8) for text in first], dtype=bool)
-        whole = d.said(d.UNREADABLE, sides[0], sides[1], (texts[0], texts[1]))
-        odd = d.said(d.NOT_UTF8, sides[0], sides[1], (texts[0], texts[1]))
-        return [whole.filter(pa.array(~named)), odd.filter(pa.array(named))]
+        names = [next((name for name in PROBLEMS if text.startswith(name)), d.UNREADABLE) for text in first]
+        lines = d.said(d.UNREADABLE, sides[0], sides[1], (texts[0], texts[1]))
+        return [lines.set_column(1, d.DIFFERENCES.field("difference"), pa.array(names))]
 
     def _missing(self, rows: pa.RecordBatch) -> list[pa.Table]:
         bad = _known(rows, "problem")

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InventoryError
-from .reading import BUFFER, MANIFEST, ROWS_AT_ONCE, Inventory, Part, hashed
+from .reading import BUFFER, MANIFEST, ROW_GROUP, ROWS_AT_ONCE, Inventory, Part, hashed
 from .runs import ascending, by_key, conform, first, last, merged
 from .schema import FILE, KINDS, SCHEMA, VERSION
 
@@ -64,7 +64,7 @@ class PartFile:
             self.kinds[name] = self.kinds.get(name, 0) + counted["counts"]
         files = pc.equal(kinds.indices, KINDS.index(FILE).as_py())
         self.bytes += pc.sum(batch.column("size").filter(files)).as_py() or 0
-        self._writer.write_batch(batch, ROWS_AT_ONCE)
+        self._writer.write_batch(batch, ROW_GROUP)
 
     def close(self) -> None:
         """End the file, and have it on the disk."""
@@ -81,7 +81,7 @@ class PartFile:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the closed file."""
         with pq.ParquetFile(self.path, buffer_size=BUFFER, pre_buffer=False) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE // 4, use_threads=False):
+            for batch in file.iter_batches(ROWS_AT_ONCE // 2, use_threads=False):
                 yield conform(batch)
 
 

@@ -160,7 +160,7 @@ def import_papermill() -> Any:
 def _changer(environment: str) -> Iterator[None]:
     """The environment's lock, open for our kernels: the first that changes something holds it to the end of the run."""
     loaded = load_environment(environment)
-    lock = changer.Changer(changer_path(loaded.environment, loaded.account))
+    lock = changer.Changer(changer_path(loaded.environment, loaded.account, lab=loaded.lab is not None))
     try:
         with _environment(**{changer.INHERITED: lock.variable()}):
             yield

@@ -1,7 +1,7 @@
 """What does it cost to account for every file, beside rclone, s5cmd, the AWS CLI and boto3, and in how much memory?
 
 Run it as `python -m tests.benchmarks.bench_inventory [--files N] [--rounds N] [--peers rclone,s5cmd] [--only PART,…]`.
-A tree of sparse files and a bucket of the same keys with 53 differences, served by tests/s3_stub.py from a process of
+A tree of small files and a bucket of the same keys with 53 differences, served by tests/s3_stub.py from a process of
 its own without latency, then with 50 ms for each LIST. Whoever is measured has a process of its own, in turns; ratios
 are of medians; CPU is user and system of a process and all its children. A run that does not find what was planted
 (37 missing, 11 wrong size, and where the peer looks for them 5 extra) fails. `--peers-files`: how many files the slow
@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--only", default="check,late,slow,list,small,merge,join,content")
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
-    only, peers = given.only.split(","), given.peers.split(",")
+    only, peers = given.only.split(","), [name for name in given.peers.split(",") if name]
     fast = [name for name in peers if name in FAST]
     slow = [name for name in peers if name not in FAST]
     with tempfile.TemporaryDirectory() as name:
