@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..display import plural
+
 GIB, TIB = 1024**3, 1024**4
 SEEN = "2026-11-21"  # when the price pages were looked at
 LIST_PAGE = 1000  # keys
@@ -56,13 +58,19 @@ class Cost:
 
     def sentence(self) -> str:
         """One line: the sum, what makes it, and how sure that is."""
-        parts = ", ".join(f"{_count(item.count)} {item.price.unit}s of {item.price.what}" for item in self.items)
-        how = "Charged for" if self.spent else "Estimated"
-        return f"{how}: about ${self.usd:,.2f} ({parts or 'no requests'}; list prices of us-east-1 as of {SEEN})."
+        if not self.items:
+            return "Nothing was asked of AWS that it charges for."
+        parts = ", ".join(f"{item.price.what}: {plural_of(item.count, item.price.unit)}" for item in self.items)
+        about = f"about ${self.usd:,.2f}" if self.usd >= 0.01 else "less than $0.01"
+        how = "AWS charges" if self.spent else "AWS will charge"
+        return f"{how} {about} ({parts}; list prices of us-east-1, {SEEN})."
 
 
-def _count(count: float) -> str:
-    return f"{count:,.0f}" if count >= 100 else f"{count:,.3g}"
+def plural_of(count: float, unit: str) -> str:
+    """'1 request', '1,200 requests', '0.5 GiB'."""
+    if unit == "request":
+        return plural(round(count), unit)
+    return f"{count:,.0f} {unit}" if count >= 100 else f"{count:,.3g} {unit}"
 
 
 def estimate(

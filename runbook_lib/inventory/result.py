@@ -10,6 +10,7 @@ from typing import Any
 
 from ..display import Plot, Shown, Table, plural, size
 from . import differences as d
+from .entries import METADATA_KEY
 from .reading import Inventory
 from .rules import Level
 from .sampling import Sample
@@ -170,6 +171,9 @@ class Comparison(Shown):
             notes.append(f"{plural(self.again.keys, 'entry')} looked at again, {self.again.settled:,} settled.")
         if self.again is not None and self.again.not_looked:
             notes.append(f"{plural(self.again.not_looked, 'entry')} not looked at again: there are too many.")
+        for side in (self.source, self.other):
+            if side.datasync_objects:
+                notes.append(f"{METADATA_KEY} in {side.label} is DataSync's own, and no difference.")
         if self.hard_links:
             notes.append(f"{plural(self.hard_links, 'file')} with several hard links: each name has its own object.")
         if self.sparse:
