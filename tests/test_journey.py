@@ -116,18 +116,40 @@ def test_each_planted_fault_fails_its_check_and_is_green_when_mended(
     assert repaired.ok, repaired.error
 
 
-def test_an_object_altered_behind_everyones_back_is_found_by_content(lab: ThrowawayLab) -> None:
+def test_an_object_altered_behind_everyones_back_is_found_by_its_time(lab: ThrowawayLab) -> None:
     lab.reset("04")
     lab.verb("break", "object-altered")
-    refreshed, verified = execute("04", "05", scope="everything")
+    refreshed, verified = execute("04", "05")
     assert refreshed.ok, refreshed.error
-    assert verdicts(verified)["Every file in scope has the same content on both sides"] == "FAIL"
-    assert "Differing: images/00002.jpg" in text(verified)
+    assert verdicts(verified)["Every file of the NFS server is on the share"] == "FAIL"
+    assert "images/00002.jpg" in text(verified)
     copied, refreshed, verified = execute("02", "04", "05", scope="everything")  # DataSync itself repairs it
     assert copied.ok, copied.error
     assert "1 item to transfer" in text(copied)
     assert refreshed.ok, refreshed.error
     assert verified.ok, verified.error
+
+
+def test_other_content_of_the_same_size_and_time_is_found_when_all_is_read(lab: ThrowawayLab) -> None:
+    lab.reset("05")
+    shown = lab.state / "application-server/mnt/fgw/images/00002.jpg"
+    kept = shown.stat()
+    shown.write_bytes(b"z" * kept.st_size)
+    os.utime(shown, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    verified, read = execute("05"), execute("05", scope="everything")
+    assert verified[0].ok, verified[0].error
+    assert [name for name, verdict in verdicts(read[0]).items() if verdict == "FAIL"] == [
+        "Every file in scope has the same content on both sides"
+    ]
+    assert "images/00002.jpg" in text(read[0])
+
+
+def test_a_file_missing_in_the_bucket_fails_03(lab: ThrowawayLab) -> None:
+    lab.reset("03")
+    (lab.state / "application-server/mnt/data/images/not-copied.jpg").write_bytes(b"new")
+    (looked,) = execute("03")
+    assert verdicts(looked)["Every file of the NFS server is in the bucket"] == "FAIL"
+    assert "images/not-copied.jpg" in text(looked)
 
 
 def test_a_file_changed_in_place_reaches_the_application_although_no_name_is_absent(lab: ThrowawayLab) -> None:
