@@ -124,8 +124,8 @@ def _scope_of_files(estimate: dict[str, Any]) -> None:
         return console.print("Files in scope: not known, the task was never run (02 counts what differs).")
     console.print(
         f"Files, as the task's last execution saw them ({files['ended']}): {files['transferred']:,} transferred, "
-        f"{files['skipped']:,} skipped, {files['bytes']:,} bytes. An estimate of what AWS charges for the same again, by "
-        "list prices:"
+        f"{files['skipped']:,} skipped, {files['bytes']:,} bytes. An estimate of what AWS charges for the same again, "
+        "by list prices:"
     )
     table = Table("What", "Quantity", "USD a unit", "USD", Column("List price of", overflow="fold"))
     for line in estimate["money"]:

@@ -234,7 +234,8 @@ def test_papermill_does_without_our_engine_being_more_than_a_name() -> None:
 
 
 def test_a_broken_module_of_ours_does_not_break_papermill(tmp_path: Path) -> None:
-    shutil.copytree(PACKAGE_ROOT / "runbook_lib", tmp_path / "runbook_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    compiled = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE_ROOT / "runbook_lib", tmp_path / "runbook_lib", ignore=compiled)
     light = {"runbook_lib/__init__.py", "runbook_lib/runs/__init__.py", "runbook_lib/runs/engine.py"}
     for module in (tmp_path / "runbook_lib").rglob("*.py"):
         if module.relative_to(tmp_path).as_posix() not in light:

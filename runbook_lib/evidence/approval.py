@@ -59,7 +59,9 @@ def objections(
     fitting = [one for one in signed if one.role == "approver" and one.digest == digest and one.signed <= at]
     others = [one for one in fitting if one.name != operator and one.fingerprint != key]
     if not fitting:
-        said.append("the environment requires an approver, and no approver signed the plan before the run (`runbook sign`)")
+        said.append(
+            "the environment requires an approver, and no approver signed the plan before the run (`runbook sign`)"
+        )
     elif not others:
         said.append(
             f"the approver must be another person than the operator {operator}, with another key: every signature has "

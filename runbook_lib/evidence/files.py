@@ -17,7 +17,7 @@ PLAN = "plan.json"  # what was approved, when the run is one of an approved plan
 SOURCES = "sources"  # the notebooks as they were before the run, beside the executed ones
 REVERIFIED = "reverified"  # in a resumed run: what was looked at again before it was skipped
 SIGNATURES = "signatures"  # what people signed: plan.* before the run, run.* after it
-HALF = re.compile(r"\.(events|run|report|plan|[0-9]{2}_\w+)\S*\.[0-9a-z_]{8}")  # what a kill leaves of a write
+HALF = re.compile(r"\.\S+\.(ipynb|json|html)\.[a-z0-9_]{8}")  # what a kill leaves of a file that is written whole
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 
 

@@ -15,7 +15,20 @@ from typing import Any
 from ..errors import EvidenceError
 from ..settings import project_root
 from . import keys, outcomes
-from .files import ENVELOPE, HALF, PLAN, REPORT, RUN, SOURCES, STATEMENT_TYPE, as_json, entries, regular, sha256, write_whole
+from .files import (
+    ENVELOPE,
+    HALF,
+    PLAN,
+    REPORT,
+    RUN,
+    SOURCES,
+    STATEMENT_TYPE,
+    as_json,
+    entries,
+    regular,
+    sha256,
+    write_whole,
+)
 from .folder import MARK, RunFolder
 from .provenance import provenance
 from .record import Record

@@ -9,11 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import redaction
 from ..errors import EvidenceError
 from ..settings import Approval
-from . import approval, cells, keys, outcomes, schemas, signoff
-from .files import ENVELOPE, PLAN, RUN, SIGNATURES, entries, regular, sha256
+from . import approval, cells, keys, outcomes, schemas, sealed_files, signoff
+from .files import ENVELOPE, PLAN, RUN
 from .folder import MARK, RunFolder
 from .record import Notebook, Record, body, latest
 from .seal import RUN_TYPE
@@ -27,7 +26,6 @@ SENTENCES: dict[State, str] = {
     "unsealed": "UNSEALED: nothing proves what this folder held when the run ended.",
     "broken": "BROKEN: do not rely on this record.",
 }
-EXTRA = "{} is extra: it was not there when the run was sealed"
 
 
 @dataclass(frozen=True)
@@ -88,15 +86,15 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
         return Verification(name, "broken", (_printable(str(error)),), (), None)
     run = statement["predicate"]
     signatures: list[signoff.Signature] = []
-    faults = _listed(lambda: _files(folder, statement), "the folder")
-    if faults == [EXTRA.format(MARK)] and _listed(lambda: _marked(folder), MARK) == [name]:
+    faults = _listed(lambda: sealed_files.files(folder, statement), "the folder")
+    if faults == [sealed_files.EXTRA.format(MARK)] and _listed(lambda: _marked(folder), MARK) == [name]:
         return Verification(name, "unsealed", (unfinished,), (), run)
     if not faults:  # what is read from here on are the files that were sealed, and plain ones
-        signatures, wrong = _signatures(folder)
+        signatures, wrong = sealed_files.signatures(folder)
         faults += wrong
         faults += _listed(lambda: _content(folder, run), "what the folder holds")
         faults += _listed(lambda: _approved(folder, run), "its approval")
-        faults += _listed(lambda: _secrets(folder), "a file")
+        faults += _listed(lambda: sealed_files.secrets(folder), "a file")
     if run["run"] != name:
         faults.insert(0, f"it is the record of run {run['run']}, and its folder is called {name}")
     if signer is not None and fingerprint != signer.lower().removeprefix("sha256:"):
@@ -140,47 +138,9 @@ def _statement(folder: Path) -> tuple[dict[str, Any], str]:
     return statement, opened.fingerprint
 
 
-def _files(folder: Path, statement: dict[str, Any]) -> Iterator[str]:
-    """Edited, missing and extra files."""
-    wanted = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
-    found = dict(entries(folder))
-    for name in sorted(wanted.keys() - found.keys()):
-        yield f"{name} is missing"
-    for name, path in found.items():
-        if not regular(path):
-            yield f"{name} is a link, a device or an empty directory, not a file"
-        elif name in wanted:
-            if sha256(path) != wanted[name]:
-                yield f"{name} was edited"
-        elif name not in (RUN, ENVELOPE) and not _late_signature(name):
-            yield EXTRA.format(name)
-
-
 def _marked(folder: Path) -> list[str]:
     """The run that the mark of an open run is about."""
     return [str(RunFolder(folder).about["run"])]
-
-
-def _late_signature(name: str) -> bool:
-    """A sign-off of the sealed run may come later; what it says is judged by itself."""
-    return name.startswith(f"{SIGNATURES}/run.") and name.endswith(".dsse.json") and name.count("/") == 1
-
-
-def _signatures(folder: Path) -> tuple[list[signoff.Signature], list[str]]:
-    """The signatures of people that are right, and sentences about those that are not."""
-    found, wrong = [], []
-    for path in sorted((folder / SIGNATURES).glob("*.dsse.json")):
-        try:
-            one = signoff.read(path)
-        except EvidenceError as error:
-            wrong.append(f"{SIGNATURES}/{error}")
-            continue
-        subject = folder / (RUN if path.name.startswith("run.") else PLAN)
-        if one.subject != subject.name or not subject.is_file() or sha256(subject) != one.digest:
-            wrong.append(f"{SIGNATURES}/{path.name} signs something else than {subject.name}")
-        else:
-            found.append(one)
-    return found, wrong
 
 
 def _content(folder: Path, run: dict[str, Any]) -> list[str]:
@@ -305,14 +265,6 @@ def _approved(folder: Path, run: dict[str, Any]) -> list[str]:
         return [*said, *approval.departures(plan, run)]
     except EvidenceError as error:
         return [str(error)]
-
-
-def _secrets(folder: Path) -> Iterator[str]:
-    """Files in which something looks like a secret; which rule, and never the value."""
-    for name, path in entries(folder):
-        if regular(path):
-            rules = redaction.found(path.read_bytes().decode("utf-8", "replace"))
-            yield from (f"{name} holds what looks like a secret: {rule}" for rule in rules)
 
 
 def _remarks(run: dict[str, Any]) -> Iterator[str]:
