@@ -32,6 +32,7 @@ from tests.benchmarks.measuring import MB, Cost, judged, measure, middle, ratio
 from tests.s3_stub import Spawned, spawned
 
 BIN = Path(sys.executable).parent
+MILLION = 1_000_000  # files: what the bounds of peers are for
 FAST = ("rclone",)  # the others take minutes for a million
 BOUNDS = {"rclone": (3, 3), "s5cmd": (15, 15), "aws": (30, 0)}  # times our wall and CPU, at least
 LATENCY, LATE_BOUND = 0.05, 4  # seconds of a LIST; times our wall of rclone with 64 checkers, at least
@@ -148,9 +149,17 @@ def contest(arena: Arena, peers: Sequence[str], rounds: int, *, late: bool = Fal
     for name in peers:
         bounds = (LATE_BOUND, 0) if late else BOUNDS[name]
         for what, bound in zip(("wall", "cpu"), bounds, strict=True):
-            judged(f"{name}: times our {what}", ratio(costs[name], costs["ours"], what), ">=", bound)
+            told(f"{name}: times our {what}", ratio(costs[name], costs["ours"], what), bound, arena.files >= MILLION)
         memory = sum(middle(costs[name]).resident) / sum(most)
         print(f"           {name}: times the memory of all our processes together: {memory:.1f}")
+
+
+def told(what: str, value: float, bound: float, enough: bool) -> None:
+    """Judge a ratio where there are as many files as the bound is for: with fewer, starting up is most of it."""
+    if bound and enough:
+        judged(what, value, ">=", bound)
+    else:
+        print(f"           {what}: {value:.2f}", flush=True)
 
 
 def list_alone(arena: Arena, rounds: int) -> None:
@@ -158,15 +167,16 @@ def list_alone(arena: Arena, rounds: int) -> None:
     arena.endpoint.ask("latency/0")
     arena.run(work("whole", arena.tree, arena.endpoint.url, arena.fresh("made"), 16, 2))
     per_key: dict[str, list[float]] = {"ours": [], "boto3": []}
-    for turn in range(rounds):
-        runs = {"ours": ["lists", arena.endpoint.url, arena.fresh("listed"), arena.folder / "made" / "source"]}
-        runs |= {"boto3": ["boto3", arena.endpoint.url]} if turn == 0 or arena.files <= 100_000 else {}
-        for name, arguments in runs.items():
-            cost = arena.run(work(*map(str, arguments)))
+    for _ in range(rounds):
+        runs = {"ours": work("lists", arena.endpoint.url, arena.fresh("listed"), arena.folder / "made" / "source")}
+        runs["boto3"] = work("boto3", arena.endpoint.url)
+        for name, command in runs.items():
+            cost = arena.run(command)
             said = json.loads(cost.output)
             per_key[name].append(said["list"]["cpu"] / said["keys"] * 1e6)
             print(cost.line(f"LIST alone, {name}"), f"{per_key[name][-1]:.1f} µs of CPU a key", flush=True)
-    judged("LIST alone: times our CPU", min(per_key["boto3"]) / min(per_key["ours"]), ">=", 15)
+    times = min(per_key["boto3"]) / min(per_key["ours"])
+    told("LIST alone: times our CPU", times, 15, arena.files >= MILLION)
 
 
 def small(folder: Path) -> None:
@@ -237,18 +247,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = given.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        if {"check", "late"} & set(only):
+        if {"check", "late", "list"} & set(only):
             with arena_of(given.files, folder) as arena:
                 if "check" in only:
                     contest(arena, fast, given.rounds)
                 if "late" in only:
                     contest(arena, fast, given.rounds, late=True)
-        if {"slow", "list"} & set(only):
-            with arena_of(given.peers_files, folder) as arena:
-                if "slow" in only and slow:
-                    contest(arena, slow, 1)
                 if "list" in only:
                     list_alone(arena, given.rounds)
+        if "slow" in only and slow:
+            with arena_of(given.peers_files, folder) as arena:
+                contest(arena, slow, 1)
         parts: dict[str, Callable[[], None]] = {
             "small": lambda: small(folder),
             "merge": lambda: merging(given.merge, folder),

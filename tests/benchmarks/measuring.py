@@ -62,7 +62,7 @@ def _watched(pid: int) -> Iterator[dict[int, int]]:
             try:
                 whole = psutil.Process(pid)
                 for process in (whole, *whole.children(recursive=True)):
-                    most[process.pid] = max(most.get(process.pid, 0), _resident(process))
+                    most[process.pid] = _most(process, most.get(process.pid, 0))
             except (psutil.Error, OSError):  # one ended meanwhile
                 continue
 
@@ -75,13 +75,13 @@ def _watched(pid: int) -> Iterator[dict[int, int]]:
         thread.join()
 
 
-def _resident(process: psutil.Process) -> int:
-    """Its most so far where the system keeps that, else now."""
+def _most(process: psutil.Process, before: int) -> int:
+    """Its most bytes so far. The system's own figure is taken as it is: between fork and exec it is the parent's."""
     status = Path(f"/proc/{process.pid}/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines.get("VmHWM", "0 kB").split()[0]) << 10
-    return int(process.memory_info().rss)
+    if not status.exists():
+        return max(before, int(process.memory_info().rss))
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) << 10 if "VmHWM" in lines else before  # none of a zombie
 
 
 def middle(costs: Sequence[Cost]) -> Cost:
@@ -92,7 +92,7 @@ def middle(costs: Sequence[Cost]) -> Cost:
 def ratio(theirs: Sequence[Cost], ours: Sequence[Cost], what: str) -> float:
     """Their median over our median, of `wall` or `cpu`."""
     over, under = ([getattr(cost, what) for cost in costs] for costs in (theirs, ours))
-    return statistics.median(over) / statistics.median(under)
+    return float(statistics.median(over) / statistics.median(under))
 
 
 def judged(what: str, value: float, sign: str, bound: float) -> None:
