@@ -125,7 +125,7 @@ def _scope_of_files(estimate: dict[str, Any]) -> None:
     console.print(
         f"Files, as the task's last execution saw them ({files['ended']}): {files['transferred']:,} transferred, "
         f"{files['skipped']:,} skipped, {files['bytes']:,} bytes. An estimate of what AWS charges for the same again, "
-        "by list prices:"
+        "by the prices noted here:"
     )
     table = Table("What", "Quantity", "USD a unit", "USD", Column("List price of", overflow="fold"))
     for line in estimate["money"]:

@@ -313,11 +313,25 @@ def settings_hash(environment: str) -> str:
     return hashlib.sha256(environment_file(environment).read_bytes()).hexdigest()
 
 
+class _Once(yaml.SafeLoader):
+    """Refuses a key that is given twice: YAML's last one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; each of its keys has to be new."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                mark = key.start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is given twice", mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_environment(environment: str) -> Environment:
     """Read and validate an environment file; `SettingsError` names the key, the file and the nearest valid key."""
     path = environment_file(environment)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     if not isinstance(data, dict):

@@ -90,3 +90,10 @@ def test_a_knob_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
 def test_no_key_of_an_environment_file_overwrites_a_knob_when_papermill_injects_the_file() -> None:
     for step in steps():
         assert set(Environment.model_fields) & parameter_names(step) <= {"environment", "confirm"}
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("environment: mine\napproval:\n  required: true\n  required: false\n")
+    with pytest.raises(SettingsError, match=r"(?s)mine\.yaml .*the key 'required' is given twice.*line 4"):
+        load_environment(str(path))

@@ -162,5 +162,5 @@ def test_costs_are_those_of_the_reference() -> None:
     assert cost.estimate("size", 0).usd > 0
     read = cost.estimate("content", 1000, size=100 * cost.GIB, stored=False)
     assert read.usd == pytest.approx(9.0, rel=0.01) and "Data out" in read.sentence()
-    assert cost.spent({"LIST": 1000, "HEAD": 10}).sentence().startswith("AWS charges about $0.01")
+    assert cost.spent({"LIST": 10_000, "HEAD": 10}).sentence().startswith("AWS charges about $0.05")
     assert cost.athena(1).usd < cost.athena(cost.TIB).usd == 5.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runbook_lib import redaction
-from runbook_lib.evidence import keys, signoff
+from runbook_lib.evidence import keys, sealed_files, signoff
 from runbook_lib.evidence.approval import PLAN_TYPE, terms
 from runbook_lib.evidence.files import ENVELOPE, PLAN, REVERIFIED, RUN, as_json, entries, sha256
 from runbook_lib.evidence.folder import MARK, RunFolder
@@ -496,3 +496,11 @@ def test_a_notebook_without_its_source_is_found(tmp_path: Path, key: str) -> Non
     folder = synthetic(tmp_path)
     (folder.path / "sources" / "01_look.ipynb").unlink()
     assert "there is no copy of its source" in faults(verify(seal(folder), key))
+
+
+def test_a_secret_is_found_wherever_it_lies_in_a_long_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_files, "PIECE", 1000)
+    monkeypatch.setattr(sealed_files, "ACROSS", 100)
+    for at in range(900, 1100, 7):
+        (tmp_path / "long.txt").write_text(" " * at + "AKIAQWERTYUIOPASDFGH" + " " * 3000)
+        assert any("long.txt" in line for line in sealed_files.secrets(tmp_path)), at

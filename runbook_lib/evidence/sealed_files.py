@@ -13,6 +13,8 @@ from .files import ENVELOPE, PLAN, RUN, SIGNATURES, entries, regular, sha256
 
 EXTRA = "{} is extra: it was not there when the run was sealed"
 
+PIECE, ACROSS = 8 << 20, 64 << 10  # bytes held at a time, and of the longest secret
+
 
 def files(folder: Path, statement: dict[str, Any]) -> Iterator[str]:
     """Edited, missing and extra files."""
@@ -53,8 +55,20 @@ def signatures(folder: Path) -> tuple[list[signoff.Signature], list[str]]:
 
 
 def secrets(folder: Path) -> Iterator[str]:
-    """Files in which something looks like a secret; which rule, and never the value."""
+    """Files in which something looks like a secret; which rule, and never the value.
+
+    Inventories (Parquet: names and sizes of files, compressed) are not looked into.
+    """
     for name, path in entries(folder):
-        if regular(path):
-            rules = redaction.found(path.read_bytes().decode("utf-8", "replace"))
+        if regular(path) and path.suffix != ".parquet":
+            rules = sorted({rule for piece in _pieces(path) for rule in redaction.found(piece)})
             yield from (f"{name} holds what looks like a secret: {rule}" for rule in rules)
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """A file's text in pieces; each begins with the end of the one before, for what lies across."""
+    with path.open("rb") as file:
+        before = b""
+        while piece := file.read(PIECE):
+            yield (before + piece).decode("utf-8", "replace")
+            before = piece[-ACROSS:]

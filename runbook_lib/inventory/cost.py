@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..display import plural
 
 GIB, TIB = 1024**3, 1024**4
-SEEN = "2026-11-21"  # when the price pages were looked at
+SEEN = "2026-11-21"  # when these were written down; the pages themselves have the last word
 LIST_PAGE = 1000  # keys
 
 
@@ -63,7 +63,7 @@ class Cost:
         parts = ", ".join(f"{item.price.what}: {plural_of(item.count, item.price.unit)}" for item in self.items)
         about = f"about ${self.usd:,.2f}" if self.usd >= 0.01 else "less than $0.01"
         how = "AWS charges" if self.spent else "AWS will charge"
-        return f"{how} {about} ({parts}; list prices of us-east-1, {SEEN})."
+        return f"{how} {about} ({parts}; us-east-1 prices as noted on {SEEN})."
 
 
 def plural_of(count: float, unit: str) -> str:
