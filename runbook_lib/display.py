@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rich.cells import cell_len
+
 from .checks import MIME_TYPE, Check
 
 
@@ -74,10 +76,9 @@ class Table:
 
     def __str__(self) -> str:
         rows = self.rows[: self.limit]
-        widths = [max(len(row[i]) for row in [self.columns, *rows]) for i in range(len(self.columns))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        if any(self.columns):
-            lines.insert(0, "  ".join(c.ljust(w) for c, w in zip(self.columns, widths, strict=True)).rstrip())
+        whole = [self.columns, *rows] if any(self.columns) else rows
+        widths = [max(cell_len(row[i]) for row in whole) for i in range(len(self.columns))] if whole else []
+        lines = ["  ".join(map(_padded, row, widths)).rstrip() for row in whole]
         return "\n".join(([self.title] if self.title else []) + lines + ([self._more()] if self._more() else []))
 
     __repr__ = __str__
@@ -110,6 +111,11 @@ class Plot:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": self.sentence, "image/png": base64.b64encode(self.png).decode()}
+
+
+def _padded(cell: str, width: int) -> str:
+    """Filled up to a width on the screen, where Korean and Japanese characters are two wide."""
+    return cell + " " * (width - cell_len(cell))
 
 
 def show(bundle: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:

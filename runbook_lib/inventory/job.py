@@ -153,15 +153,20 @@ def plan(tree: Tree, scan: Scan, processes: int) -> List[str]:
     return [key.decode() for key in sorted(chosen)]
 
 
+def about(tree: Tree) -> Dict[str, int]:
+    """What the root is: its inode and device tell it from what lies below an NFS mount that has gone."""
+    root = tree.stat
+    known = {"mtime_ns": root.st_mtime_ns, "mode": root.st_mode & 0o7777, "uid": root.st_uid, "gid": root.st_gid}
+    return {**known, "inode": root.st_ino, "device": root.st_dev}
+
+
 def scan(request: Request, output: Output) -> None:
     """Plan, unless the request has the plan of an earlier time, and write the shards that it does not call finished."""
     tree = Tree(request["root"])
     cuts = request["cuts"]
     if cuts is None:
         cuts = plan(tree, Scan(tree, request, output.write), request["processes"])
-    root = tree.stat
-    facts = {"mtime_ns": root.st_mtime_ns, "mode": root.st_mode & 0o7777, "uid": root.st_uid, "gid": root.st_gid}
-    output.write(say(cuts=cuts, root=facts))
+    output.write(say(cuts=cuts, root=about(tree)))
     bounds = [b""] + [cut.encode() for cut in cuts] + [None]
     todo = [i for i in range(len(bounds) - 1) if i not in set(request["finished"])]
 
@@ -180,6 +185,7 @@ def scan(request: Request, output: Output) -> None:
 def look_again(request: Request, output: Output) -> None:
     """lstat of the request's keys now; those that are gone have no row."""
     tree, block, pace = Tree(request["root"]), Block(), Pace(request["entries_per_second"])
+    output.write(say(root=about(tree)))
     for written in request["keys"]:
         key = written.encode()
         pace.spent(1)

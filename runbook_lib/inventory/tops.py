@@ -48,7 +48,7 @@ class Tops:
             return
         files = pc.equal(batch.column("kind").indices, KINDS.index(FILE))
         sizes = pc.if_else(files, batch.column("size"), 0)
-        if _top(first(batch)) == _top(last(batch)):
+        if _top(first(batch)) == _top(last(batch)) != LOOSE:  # entries in no folder stand between those that are
             self._add(side, _top(first(batch)), batch.num_rows, pc.sum(sizes).as_py() or 0)
             return
         names = names_of(batch.column("key"))
