@@ -20,6 +20,7 @@ from .tops import Top
 
 WIDEST = 60  # characters of a key or value on the screen
 SHOWN_TOPS = 10
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK KR", "Apple SD Gothic Neo", "Hiragino Sans", "Malgun Gothic")
 LEVELS: dict[str, str] = {
     "names": "Names and kinds",
     "size": "Names, kinds and sizes",
@@ -162,7 +163,7 @@ class Comparison(Shown):
     def headline(self) -> str:
         """Verdict first."""
         verdict = "Every file is accounted for." if self.ok else "Not every file is accounted for."
-        return " ".join([verdict, self.reason, *self.remarks()])
+        return "\n".join([f"{verdict} {self.reason}", *self.remarks()])
 
     def remarks(self) -> list[str]:
         """What a reader has to know beside the verdict."""
@@ -186,7 +187,7 @@ class Comparison(Shown):
         """The sides, the differences by kind and by top-level folder, and the first ones."""
         tables = [self._both()]
         if self.counts:
-            rows = [(c.difference, f"{c.lines:,}", size(c.bytes), "" if c.fails else "no") for c in self.counts]
+            rows = [(c.difference, f"{c.lines:,}", size(c.bytes), "yes" if c.fails else "no") for c in self.counts]
             tables.append(Table(("Difference", "Entries", "Bytes", "Fails"), rows, limit=len(rows)))
         if self.failing:
             tops = [(name, *top.lines()) for name, top in self.worst()]
@@ -247,25 +248,38 @@ class Comparison(Shown):
 
 def plotted(worst: list[tuple[str, Top]]) -> Plot:
     """Bars of the worst folders."""
+    from matplotlib import font_manager
     from matplotlib.figure import Figure
 
     shown = worst[:SHOWN_TOPS]
     figure = Figure(figsize=(6.4, 1.0 + 0.45 * max(len(shown), 1)), layout="constrained")
     axes = figure.subplots()
     done = [0] * len(shown)
-    labels = [_short(name).replace("$", r"\$") for name, _ in shown]
+    fonts = [name for name in FONTS if name in {font.name for font in font_manager.fontManager.ttflist}]
+    drawable = ord("\uffff") if len(fonts) > 1 else 0x2E7F  # below are the alphabets that the first font has
+    labels = [
+        _short(name).replace("$", r"\$") if all(ord(letter) <= drawable for letter in name) else f"folder {at}"
+        for at, (name, _) in enumerate(shown, 1)
+    ]
     for difference in sorted({name for _, top in shown for name in top.failing}):
         counts = [top.failing.get(difference, 0) for _, top in shown]
         axes.barh(range(len(shown)), counts, left=done, label=difference)
         done = [before + count for before, count in zip(done, counts, strict=True)]
-    axes.set_yticks(range(len(shown)), labels)
+    axes.set_yticks(range(len(shown)), labels, fontfamily=fonts)
     axes.invert_yaxis()
     axes.set_xlabel("entries that differ")
     if shown:
         axes.legend(fontsize="small")
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
-    said = ", ".join(f"{name} {sum(top.failing.values()):,}" for name, top in shown)
+    said = ", ".join(
+        (
+            f"{name} {sum(top.failing.values()):,}"
+            if label != f"folder {at}"
+            else f"{label} is {name} {sum(top.failing.values()):,}"
+        )
+        for at, (label, (name, top)) in enumerate(zip(labels, shown, strict=True), 1)
+    )
     more = f", and {len(worst) - len(shown):,} further folders" if len(worst) > len(shown) else ""
     sentence = f"Differences by top-level folder: {said}{more}." if shown else "No differences: the plot is empty."
     return Plot(sentence, picture.getvalue())
