@@ -225,11 +225,12 @@ def _environment_database(environment: str, side: str) -> Database:
     return migration.source if side == "source" else migration.target
 
 
-def _environment_files(environment: str, wins: dict[str, Any]) -> Any:
+def _environment_files(environment: str, wins: dict[str, Any], gentle: bool) -> Any:
     """The files of an environment, looked at as its file says, but for what wins."""
     from .runbook import Runbook
 
-    return Runbook.open(environment, notebook="03_inspect_transfer_stats").files_as(**wins)
+    rb = Runbook.open(environment, notebook="03_inspect_transfer_stats")
+    return rb.files_as(**(rb.environment.inventory.gently() if gentle else {}), **wins)
 
 
 def _stored_secret(kind: str) -> Callable[[str], str]:

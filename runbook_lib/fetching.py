@@ -1,7 +1,8 @@
 """What does a program on a managed instance say, when a command's output is cut at 24,000 characters?
 
-The program runs in the background there, in a private temporary folder, and its output is fetched in pieces, each by a
-command. That is slow, so it has a limit; the folder is removed and the program ended whatever happens.
+The program runs in the background there, in a private temporary folder (`sending.py`), and its output is fetched in
+pieces, each by a command. That is slow, so it has a limit; what is longer goes through S3, where an exchange is given.
+The folder is removed and the program ended whatever happens.
 """
 
 from __future__ import annotations
@@ -12,41 +13,22 @@ import shlex
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Protocol
 
+from . import sending
 from .errors import CommandFailed, RunbookError, TornStream
 
 PIECE = 15_000  # bytes fetched by one command: 20,000 characters of base64, below what SSM keeps of an output
 SENT = 60_000  # characters of input sent by one command, below what SSM takes
-LIMIT = 4_000_000  # bytes fetched; some 150,000 entries, and a few hundred commands
+LIMIT = 4_000_000  # bytes fetched by commands; some 150,000 entries, and a few hundred commands
+PART = 32 * 1024 * 1024  # bytes of an object; not less than LIMIT
+HELD = 2  # parts that wait on the server, and then the program does
+PATIENCE = 1800  # seconds that the program goes on without being asked for what it said
 
-# Starts the program in a session of its own, so that the end of this command does not end it.
-START = r"""
-import os, subprocess, sys
-folder, command = sys.argv[1], sys.argv[2:]
-if os.fork() == 0:
-    os.setsid()
-    with open(folder + "/pid", "w") as pid: pid.write(str(os.getpid()))
-    with open(folder + "/in", "rb") as said, open(folder + "/out", "wb") as out, \
-            open(folder + "/errors", "wb") as errors:
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in range(3): os.dup2(null, standard)
-        status = subprocess.call(command, stdin=said, stdout=out, stderr=errors)
-    with open(folder + "/status.new", "w") as ended: ended.write(str(status))
-    os.rename(folder + "/status.new", folder + "/status")
-    os._exit(0)
-"""
 UNPACK = "import sys, zlib, base64; sys.stdout.buffer.write(zlib.decompress(base64.b64decode(sys.stdin.read())))"
-
-
-class Ran(Protocol):
-    """How a command ended; see hosts.CommandResult."""
-
-    output: str
-
-    def required(self) -> Any:
-        """This result when it is ok; raises `CommandFailed`."""
 
 
 class Runs(Protocol):
@@ -58,79 +40,178 @@ class Runs(Protocol):
         """See hosts.Host."""
 
 
+class Parcel(Protocol):
+    """One program's output on its way through an exchange."""
+
+    def url(self, number: int) -> str:
+        """Where a part may be PUT, for an hour from now; a change, so the rails are asked."""
+
+    def read(self, number: int, size: int) -> Iterator[bytes]:
+        """A part that was sent; its object is deleted at the end."""
+
+    def close(self) -> None:
+        """Delete all that is left of it."""
+
+
+class Exchange(Protocol):
+    """Where long output goes through; see aws.exchange."""
+
+    def open(self, host: str) -> Parcel:
+        """Begin; raises `ChangeRefused` where nothing may be changed."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a program is, in one look."""
+
+    status: str  # runs, or its exit status
+    bytes: int  # that it said
+    whole: int  # parts that are whole
+    sent: int  # parts that are in the exchange
+
+    @property
+    def ended(self) -> bool:
+        """All is said."""
+        return self.status != "runs"
+
+
+class There:
+    """A program and its folder on a host."""
+
+    def __init__(self, host: Runs, folder: str) -> None:
+        self.host, self._folder = host, shlex.quote(folder)
+
+    def start(self, command: Sequence[str], data: bytes) -> None:
+        """Give it its input and start it."""
+        text = base64.b64encode(zlib.compress(data, 9)).decode()
+        for at in range(0, len(text), SENT):
+            self.host.run(f"printf %s {text[at : at + SENT]} >> {self._folder}/packed").required()
+        source = Path(sending.__file__).read_text("utf-8")
+        numbers = f"{PART} {HELD} {PATIENCE}"
+        start = f"python3 -c {shlex.quote(source)} {self._folder} {numbers} {shlex.join(command)}"
+        unpack = shlex.join(["python3", "-c", UNPACK])
+        self.host.run(f"{unpack} < {self._folder}/packed > {self._folder}/in && {start}").required()
+
+    def look(self, then: str = "true") -> tuple[State, str]:
+        """One command: how far it is, asked first so that nothing said later is lost, and what `then` says."""
+        alive = f'cd {self._folder} 2>/dev/null && kill -0 "$(cat pid)" 2>/dev/null'
+        script = f"{alive} || {{ echo gone; cat errors; exit 0; }}; touch asked && cat state && {then}"
+        first, _, said = self.host.run(script).required().output.partition("\n")
+        status, *numbers = first.split()
+        if status == "gone":
+            raise CommandFailed(
+                f"The program on {self.host.name} is gone: {said.strip()[-2000:] or 'it does not say why'}. Was the "
+                f"server restarted, is memory short there (`dmesg`), or did nobody ask for {PATIENCE // 60} minutes? "
+                "Run it again: finished shards are kept."
+            )
+        if status == "trouble":
+            trouble = self.host.run(f"cat {self._folder}/trouble").required().output
+            raise RunbookError(f"The answer of {self.host.name} does not come through: {trouble.strip()}")
+        return State(status, *map(int, numbers)), said
+
+    def check(self) -> None:
+        """Raise `CommandFailed` if the program has ended and failed."""
+        state, errors = self.look("tail -c 2000 errors")
+        if state.ended and int(state.status):
+            raise CommandFailed(
+                f"The program on {self.host.name} ended with exit status {state.status}: {errors.strip()}. "
+                "Is python3 there, and is there room in its temporary folder?"
+            )
+
+    def end(self) -> None:
+        """End the program and remove the folder; the program leads a process group of its own."""
+        kill = 'test ! -e pid || kill -9 -- "-$(cat pid)" 2>/dev/null'
+        self.host.run(f"cd {self._folder} 2>/dev/null || exit 0; {kill}; cd / && rm -rf {self._folder}").required()
+
+
 class Output(io.RawIOBase):
     """What the program has said so far, and what it will say."""
 
-    def __init__(self, host: Runs, folder: str, sleep: Callable[[float], None]) -> None:
-        self._host, self._folder, self._sleep = host, shlex.quote(folder), sleep
-        self._read, self._held, self._ended, self._pause = 0, b"", False, 0.05
+    def __init__(
+        self, there: There, exchange: Exchange | None, ends: ExitStack, sleep: Callable[[float], None]
+    ) -> None:
+        """`ends`: what is left in the exchange is deleted with it."""
+        self._there, self._exchange, self._ends, self._sleep = there, exchange, ends, sleep
+        self._held, self._said = b"", self._fetched()
 
     def readable(self) -> bool:
         """It is."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fetch a piece; waits for it."""
-        while not self._held and not self._ended:
-            self._fetch()
+        """The next bytes; waits for them."""
+        while not self._held:
+            try:
+                self._held = next(self._said)
+            except StopIteration:
+                return 0
         count = min(len(buffer), len(self._held))
         buffer[:count], self._held = self._held[:count], self._held[count:]
         return count
 
-    def _fetch(self) -> None:
-        """One command: is it over (asked first, so that nothing said later is lost), how much is there, a piece."""
-        piece = f"tail -c +{self._read + 1} out | head -c {PIECE} | base64"
-        script = f"cd {self._folder} && {{ test -e status && echo ended || echo runs; }} && wc -c < out && {piece}"
-        state, length, *lines = self._host.run(script).required().output.split()
-        if int(length) > LIMIT:
+    def _fetched(self) -> Iterator[bytes]:
+        """By commands, up to the limit; then through the exchange."""
+        read, pause = 0, 0.05
+        while True:
+            state, text = self._there.look(f"tail -c +{read + 1} out.0 | head -c {PIECE} | base64")
+            if state.bytes > LIMIT:
+                break
+            piece = base64.b64decode("".join(text.split()))
+            read += len(piece)
+            yield piece
+            if state.ended and read == state.bytes:
+                return
+            pause = 0.05 if piece else self._rest(pause)
+        if self._exchange is None:
             raise RunbookError(
-                f"The answer of {self._host.name} has more than {LIMIT:,} bytes, too many to be fetched through "
-                "commands. Use `reach: ssh` for the application server, or run this on the server itself "
-                "(`reach: local`)."
+                f"The answer of {self._there.host.name} has more than {LIMIT:,} bytes, too many to be fetched through "
+                "commands. Name a bucket that it may go through in `inventory.exchange` (s3://bucket/prefix), use "
+                "`reach: ssh` for the application server, or run this on the server itself (`reach: local`)."
             )
-        self._held = base64.b64decode("".join(lines))
-        self._read += len(self._held)
-        self._ended = state == "ended" and self._read == int(length)
-        if not self._held and not self._ended:
-            self._sleep(self._pause)
-            self._pause = min(2 * self._pause, 5.0)
+        yield from self._exchanged(self._exchange, read)
 
-    def check(self) -> None:
-        """Raise `CommandFailed` if the program has ended and failed."""
-        script = (
-            f"cd {self._folder} && if test -e status; then cat status; else echo 0; fi && echo && tail -c 2000 errors"
-        )
-        status, _, errors = self._host.run(script).required().output.partition("\n")
-        if int(status):
-            raise CommandFailed(
-                f"The program on {self._host.name} ended with exit status {status}: {errors.strip()}. "
-                "Is python3 there, and is there room in its temporary folder?"
-            )
+    def _exchanged(self, exchange: Exchange, skip: int) -> Iterator[bytes]:
+        """Through S3, from the byte `skip` of the first part. URLs are made when their parts are whole."""
+        parcel = exchange.open(self._there.host.name)
+        self._ends.callback(parcel.close)
+        number, offered, pause = 0, 0, 0.05
+        state, _ = self._there.look()
+        while not (state.ended and number * PART >= state.bytes):
+            if state.sent > number:
+                for piece in parcel.read(number, min(PART, state.bytes - number * PART)):
+                    yield piece[skip:]
+                    skip = max(0, skip - len(piece))
+                number += 1
+                continue
+            urls = {at: parcel.url(at) for at in range(offered, state.whole)}
+            given = [f"printf %s {shlex.quote(url)} > new && mv new url.{at}" for at, url in urls.items()]
+            offered = state.whole
+            state, _ = self._there.look(" && ".join(given) or "true")
+            pause = 0.05 if urls else self._rest(pause)
+
+    def _rest(self, pause: float) -> float:
+        """Wait; how long the next time."""
+        self._sleep(pause)
+        return min(2 * pause, 5.0)
 
 
 @contextmanager
 def fetched(
-    host: Runs, command: Sequence[str], data: bytes, sleep: Callable[[float], None] = time.sleep
+    host: Runs,
+    command: Sequence[str],
+    data: bytes,
+    exchange: Exchange | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[IO[bytes]]:
     """The standard output of a program that runs on `host`, given `data`; see `hosts.Host.stream`."""
     folder = str(host.run("umask 077 && mktemp -d").required().output).strip()
-    quoted = shlex.quote(folder)
-    try:
-        text = base64.b64encode(zlib.compress(data, 9)).decode()
-        for at in range(0, len(text), SENT):
-            host.run(f"printf %s {text[at : at + SENT]} >> {quoted}/packed").required()
-        start = shlex.join(["python3", "-c", START, folder, *command])
-        unpack = shlex.join(["python3", "-c", UNPACK])
-        # not from the folder: the environment's mounts may be relative to where commands run
-        host.run(f"{unpack} < {quoted}/packed > {quoted}/in && : > {quoted}/out && {start}").required()
-        output = Output(host, folder, sleep)
+    there = There(host, folder)
+    with ExitStack() as exchanged, ExitStack() as running:  # ended first, so that nothing is sent after the deletion
+        running.callback(there.end)
+        there.start(command, data)
         try:
-            yield io.BufferedReader(output, PIECE)
+            yield io.BufferedReader(Output(there, exchange, exchanged, sleep), PIECE)
         except TornStream:
-            output.check()
+            there.check()
             raise
-        output.check()
-    finally:
-        # the program leads a process group of its own; once it has ended, its number may be another's
-        kill = 'test -e status || test ! -e pid || kill -9 -- -"$(cat pid)"'
-        host.run(f"cd {quoted} && {{ {kill}; }}; cd / && rm -rf {quoted}").required()
+        there.check()

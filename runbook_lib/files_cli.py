@@ -19,9 +19,9 @@ from .settings import Level
 LEVELS = get_args(Level)
 AGAINST = ("bucket", "share", "report")
 SOURCES = ("scan", "report")
-GENTLE = {"processes": 1, "entries_per_second": 2000.0, "bytes_per_second": 50e6, "requests_per_second": 50.0}
 
-Opened = Callable[[str, dict[str, Any]], Any]  # environment, settings of `inventory` that win -> rb.files
+# environment, settings of its section `inventory` that win, gentle -> rb.files
+Opened = Callable[[str, dict[str, Any], bool], Any]
 
 
 def register(app: typer.Typer, opened: Opened) -> None:
@@ -39,11 +39,11 @@ def register(app: typer.Typer, opened: Opened) -> None:
             str | None, typer.Option(help="Only the files directly in this folder; / is the top.")
         ] = None,
         sample: Annotated[int, typer.Option(min=1, help="Files that level sample reads.")] = 3000,
-        seed: Annotated[int | None, typer.Option(help="By which they are drawn; none: today's date.")] = None,
+        seed: Annotated[int | None, typer.Option(help="By which they are drawn; none: any, and it is said which.")] = None,
         s3_inventory: Annotated[
             str | None, typer.Option(help="s3://bucket/…/manifest.json: stands in for LIST.")
         ] = None,
-        gentle: Annotated[bool, typer.Option(help="One process, and a rate that a busy server bears.")] = False,
+        gentle: Annotated[bool, typer.Option(help="One process, at rates that a busy server bears, or the environment's where they are lower.")] = False,
         out: Annotated[
             Path | None, typer.Option(help="Where inventories and differences go; an unfinished one is gone on with.")
         ] = None,
@@ -57,14 +57,14 @@ def register(app: typer.Typer, opened: Opened) -> None:
         ):
             if given not in known:
                 raise SettingsError(f"{option} {given!r}: {', '.join(known[:-1])} or {known[-1]}.")
-        wins: dict[str, Any] = dict(GENTLE) if gentle else {}
+        wins: dict[str, Any] = {}
         if source == against == "report":
             raise SettingsError(
                 "--source report --against report compares the report with itself: choose another side."
             )
         if s3_inventory is not None:
             wins["s3_inventory"] = s3_inventory
-        files = opened(environment, wins)
+        files = opened(environment, wins, gentle)
         with _shown() as told:
             found = files.compare(
                 level,

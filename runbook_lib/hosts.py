@@ -17,7 +17,7 @@ from typing import IO, Protocol
 from .aws.ssm import STDOUT_LIMIT, RunCommand
 from .display import Shown, Table
 from .errors import CommandFailed, RunbookError, TornStream
-from .fetching import fetched
+from .fetching import Exchange, fetched
 
 SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
 ENDING = 30  # seconds for a program to end after its last word
@@ -88,8 +88,9 @@ class Host(Protocol):
 class SsmHost:
     """A managed instance, through SSM Run Command."""
 
-    def __init__(self, run_command: RunCommand, instance: str) -> None:
-        self._run_command = run_command
+    def __init__(self, run_command: RunCommand, instance: str, exchange: Exchange | None = None) -> None:
+        """`exchange`: where output goes through that is too long for commands."""
+        self._run_command, self._exchange = run_command, exchange
         self._instance = instance
         self._instance_id: str | None = None
         self.name = instance
@@ -104,8 +105,8 @@ class SsmHost:
 
     @contextmanager
     def stream(self, command: Sequence[str], data: bytes) -> Iterator[IO[bytes]]:
-        """See Host. What it says is fetched by commands, so there is a limit: `fetching.LIMIT`."""
-        with fetched(self, command, data) as output:
+        """See Host. What it says is fetched by commands, up to `fetching.LIMIT`; more needs an exchange."""
+        with fetched(self, command, data, self._exchange) as output:
             yield output
 
 

@@ -39,7 +39,7 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "look": (*ME, *TASK, *EXECUTIONS, *SERVER, *BUCKET),
         "change": (*COMMAND, "datasync:StartTaskExecution", "iam:PassRole"),
     },
-    "03_inspect_transfer_stats": {"look": (*ME, *TASK, *EXECUTIONS, *BUCKET), "change": ()},
+    "03_inspect_transfer_stats": {"look": (*ME, *TASK, *EXECUTIONS, *BUCKET, *SERVER), "change": COMMAND},
     "04_refresh_gateway_cache": {
         "look": (*ME, *TASK, *EXECUTIONS, *SHARE, *SERVER, "sqs:ReceiveMessage"),
         "change": (

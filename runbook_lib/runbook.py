@@ -36,6 +36,7 @@ from .transfer import Transfer
 from .world import Endpoint, endpoint_of
 
 if TYPE_CHECKING:  # pyarrow is imported when files are compared
+    from .aws.exchange import Exchange
     from .files import Files
 
 
@@ -197,12 +198,29 @@ class Runbook(Checking):
         return RunCommand(self.session, self.environment.regions.premises) if reach == "ssm" else None
 
     @cached_property
+    def _exchange(self) -> Exchange | None:
+        """Where the server's long answers go through."""
+        from .aws.exchange import Exchange
+
+        about = self.environment
+        if about.inventory.exchange is None:
+            return None
+        return Exchange(
+            self.session,
+            about.regions.cloud,
+            about.inventory.exchange,
+            about.environment,
+            destination=lambda: (self.datasync.task.destination.bucket, self.datasync.task.destination.prefix),
+            secret=redaction.register,
+        )
+
+    @cached_property
     def server(self) -> ApplicationServer:
         """The application server with both mounts."""
         server = self.environment.application_server
         host: Host
         if self._run_command is not None:
-            host = SsmHost(self._run_command, server.instance)
+            host = SsmHost(self._run_command, server.instance, self._exchange)
         else:
             host = ProcessHost(server.instance, self._allow_change, ssh=server.reach == "ssh")
         return ApplicationServer(
@@ -240,7 +258,8 @@ class Runbook(Checking):
 
         wins = overridden(self.environment.inventory, settings, "inventory")
         region, task = self.environment.regions.cloud, self.datasync.task
-        sides = FileSides(self.session, region, self.server, task, wins, self.datasync.report_inventory)
+        report, latest = self.datasync.report_inventory, lambda: self.datasync.history(1).latest
+        sides = FileSides(self.session, region, self.server, task, wins, report, latest)
         return Files(sides, lambda: self.run.path, self.record)
 
     @cached_property

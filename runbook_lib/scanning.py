@@ -56,7 +56,7 @@ class ScanOptions:
     entries_per_second: float | None = None  # all processes together; None: as fast as it goes
     bytes_per_second: float | None = None  # read for checksums, all processes together
     filters: Filters | None = None
-    skipped: tuple[str, ...] = (".snapshot",)  # folders of these names have no row at all
+    skipped: tuple[str, ...] = (".snapshot",)  # folders of these names at the top have no row at all
     limit: int = 100_000  # names of one folder that are held and sorted at once
     nice: int = 5
     privilege: str = ""  # `sudo -n` where the user may not read everything

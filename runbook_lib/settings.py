@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,6 +107,7 @@ class DmsSettings(_Strict):
     target: DatabaseSide = DatabaseSide()
 
 
+GENTLE = {"entries_per_second": 2000.0, "bytes_per_second": 50e6, "requests_per_second": 50.0}
 Level = Literal["names", "size", "metadata", "sample", "content"]
 
 
@@ -114,18 +116,29 @@ class InventorySettings(_Strict):
 
     processes: int = Field(default=2, ge=1, le=64)  # that scan, list or hash at the same time
     connections: int = Field(default=16, ge=1, le=128)  # to S3, of each process
-    entries_per_second: float | None = Field(
-        default=None, gt=0
-    )  # on the NFS server; None: as fast as it goes
+    entries_per_second: float | None = Field(default=None, gt=0)  # on the NFS server; None: as fast as it goes
     bytes_per_second: float | None = Field(default=None, gt=0)  # read there, for checksums
     requests_per_second: float | None = Field(default=None, gt=0)  # to S3
     s3_inventory: str | None = None  # s3://bucket/…/manifest.json: stands in for LIST; None: LIST
+    exchange: str | None = None  # s3://bucket/prefix: what is too long for SSM's commands goes through it
+
+    def gently(self) -> dict[str, float]:
+        """One process, and of each rate the lower one: this section's, or what a busy server bears."""
+        rates = {name: min(getattr(self, name) or rate, rate) for name, rate in GENTLE.items()}
+        return {"processes": 1, **rates}
 
     @field_validator("s3_inventory")
     @classmethod
     def _manifest(cls, value: str | None) -> str | None:
         if value is not None and not (value.startswith("s3://") and value.endswith("manifest.json")):
             raise ValueError("give the address of an S3 Inventory's manifest: s3://bucket/path/manifest.json")
+        return value
+
+    @field_validator("exchange")
+    @classmethod
+    def _place(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?", value):
+            raise ValueError("give a bucket and a prefix for what is on its way: s3://bucket/prefix")
         return value
 
 

@@ -97,3 +97,10 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("environment: mine\napproval:\n  required: true\n  required: false\n")
     with pytest.raises(SettingsError, match=r"(?s)mine\.yaml .*the key 'required' is given twice.*line 4"):
         load_environment(str(path))
+
+
+def test_gentle_is_never_harsher_than_the_environment(tmp_path: Path) -> None:
+    path = changed(tmp_path, inventory={"entries_per_second": 500, "requests_per_second": 900})
+    assert load_environment(path).inventory.gently() == {
+        "processes": 1, "entries_per_second": 500, "bytes_per_second": 50e6, "requests_per_second": 50,
+    }  # fmt: skip
