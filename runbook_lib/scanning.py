@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .errors import TornStream
+from .errors import CommandFailed, TornStream
 from .filters import Filters
 from .hosts import Host
 from .inventory.blocks import Block, read_blocks
@@ -163,13 +163,25 @@ def look_again(
     root: str,
     keys: Sequence[str],
     options: ScanOptions = ScanOptions(),
+    top: Mapping[str, int] | None = None,
 ) -> pa.RecordBatch:
-    """The entries of these keys as they are now; those that are gone have no row."""
+    """The entries of these keys as they are now; those that are gone have no row.
+
+    `top` is what a scan knows of its root (`Inventory.facts["top"]`): raises `CommandFailed` when the root is another
+    one by now, such as what lies below an NFS mount that has gone, where nothing would be found.
+    """
     found: list[pa.RecordBatch] = []
     for at in range(0, len(keys), ASKED_AT_ONCE):
         asked = list(keys[at : at + ASKED_AT_ONCE])
-        answer = _answer(host, options, "look", root, keys=asked)
-        found += [block.batch for block in answer if block.batch is not None]
+        for block in _answer(host, options, "look", root, keys=asked):
+            now = block.facts.get("root")
+            if now and top and any(now[name] != top.get(name, now[name]) for name in ("inode", "device")):
+                raise CommandFailed(
+                    f"{root} on {host.name} is not the folder any more that was scanned. Is it still mounted (`mount`), "
+                    "or was it mounted anew? Then compare once more from the beginning."
+                )
+            if block.batch is not None:
+                found.append(block.batch)
     return pa.concat_batches(found) if found else pa.RecordBatch.from_pylist([], schema=SCHEMA)
 
 

@@ -346,3 +346,12 @@ def test_through_ssm_an_answer_that_is_too_long_says_what_to_use_instead(
         scan(managed, str(tree), tmp_path / "out", side="source")
     with pytest.raises(CommandFailed, match="No such file"):
         scan(managed, str(tree / "nowhere"), tmp_path / "out2", side="source")
+
+
+def test_another_folder_in_the_place_of_the_scanned_one_is_not_looked_at(tree: Path, tmp_path: Path) -> None:
+    top = scan(HERE, str(tree), tmp_path / "made", side="source").facts["top"]
+    assert look_again(HERE, str(tree), ["link"], top=top).num_rows == 1
+    tree.rename(tmp_path / "unmounted")
+    tree.mkdir()
+    with pytest.raises(CommandFailed, match="not the folder any more that was scanned"):
+        look_again(HERE, str(tree), ["link"], top=top)
