@@ -22,7 +22,7 @@ from . import sending
 from .errors import CommandFailed, RunbookError, TornStream
 
 PIECE = 15_000  # bytes fetched by one command: 20,000 characters of base64, below what SSM keeps of an output
-SENT = 60_000  # characters of input sent by one command, below what SSM takes
+SENT = 45_000  # characters of input sent by one command, which with what starts the program is below what SSM takes
 LIMIT = 4_000_000  # bytes fetched by commands; some 150,000 entries, and a few hundred commands
 PART = 32 * 1024 * 1024  # bytes of an object; not less than LIMIT
 HELD = 2  # parts that wait on the server, and then the program does
@@ -81,16 +81,24 @@ class There:
     def __init__(self, host: Runs, folder: str) -> None:
         self.host, self._folder = host, shlex.quote(folder)
 
-    def start(self, command: Sequence[str], data: bytes) -> None:
-        """Give it its input and start it."""
+    @classmethod
+    @contextmanager
+    def started(cls, host: Runs, command: Sequence[str], data: bytes) -> Iterator[There]:
+        """A program that is running, with its input; ended with the block. Few commands: each takes SSM a second."""
         text = base64.b64encode(zlib.compress(data, 9)).decode()
-        for at in range(0, len(text), SENT):
-            self.host.run(f"printf %s {text[at : at + SENT]} >> {self._folder}/packed").required()
-        source = Path(sending.__file__).read_text("utf-8")
-        numbers = f"{PART} {HELD} {PATIENCE}"
-        start = f"python3 -c {shlex.quote(source)} {self._folder} {numbers} {shlex.join(command)}"
-        unpack = shlex.join(["python3", "-c", UNPACK])
-        self.host.run(f"{unpack} < {self._folder}/packed > {self._folder}/in && {start}").required()
+        pieces = [text[at : at + SENT] for at in range(0, len(text), SENT)]
+        last = _starting(command)
+        first = f'umask 077 && d=$(mktemp -d) && echo "$d" && {{ {_packing(pieces[0])}'
+        first += "" if pieces[1:] else f" && {last}"
+        made = host.run(first + '; } || { rm -rf "$d"; exit 1; }').required().output.split("\n")[0]
+        there = cls(host, made)
+        try:
+            for at, piece in enumerate(pieces[1:], 2):
+                then = f" && {last}" if at == len(pieces) else ""
+                host.run(f"d={shlex.quote(made)}; {_packing(piece)}{then}").required()
+            yield there
+        finally:
+            there.end()
 
     def look(self, then: str = "true") -> tuple[State, str]:
         """One command: how far it is, asked first so that nothing said later is lost, and what `then` says."""
@@ -109,8 +117,10 @@ class There:
             raise RunbookError(f"The answer of {self.host.name} does not come through: {trouble.strip()}")
         return State(status, *map(int, numbers)), said
 
-    def check(self) -> None:
-        """Raise `CommandFailed` if the program has ended and failed."""
+    def check(self, state: State | None = None) -> None:
+        """Raise `CommandFailed` if the program has ended (as `state` says, else as it is now) and failed."""
+        if state is not None and state.ended and not int(state.status):
+            return
         state, errors = self.look("tail -c 2000 errors")
         if state.ended and int(state.status):
             raise CommandFailed(
@@ -160,7 +170,7 @@ class Output(io.RawIOBase):
             read += len(piece)
             yield piece
             if state.ended and read == state.bytes:
-                return
+                return self._there.check(state)
             pause = 0.05 if piece else self._rest(pause)
         if self._exchange is None:
             raise RunbookError(
@@ -188,11 +198,22 @@ class Output(io.RawIOBase):
             offered = state.whole
             state, _ = self._there.look(" && ".join(given) or "true")
             pause = 0.05 if urls else self._rest(pause)
+        self._there.check(state)
 
     def _rest(self, pause: float) -> float:
         """Wait; how long the next time."""
         self._sleep(pause)
         return min(2 * pause, 5.0)
+
+
+def _packing(piece: str) -> str:
+    return f'printf %s {piece} >> "$d"/packed'
+
+
+def _starting(command: Sequence[str]) -> str:
+    source = Path(sending.__file__).read_text("utf-8")
+    start = f'python3 -c {shlex.quote(source)} "$d" {PART} {HELD} {PATIENCE} {shlex.join(command)}'
+    return f'{shlex.join(["python3", "-c", UNPACK])} < "$d"/packed > "$d"/in && {start}'
 
 
 @contextmanager
@@ -204,14 +225,10 @@ def fetched(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[IO[bytes]]:
     """The standard output of a program that runs on `host`, given `data`; see `hosts.Host.stream`."""
-    folder = str(host.run("umask 077 && mktemp -d").required().output).strip()
-    there = There(host, folder)
-    with ExitStack() as exchanged, ExitStack() as running:  # ended first, so that nothing is sent after the deletion
-        running.callback(there.end)
-        there.start(command, data)
+    with ExitStack() as exchanged, There.started(host, command, data) as there:
+        # the program is ended first, so that nothing is sent after the deletion
         try:
             yield io.BufferedReader(Output(there, exchange, exchanged, sleep), PIECE)
         except TornStream:
             there.check()
             raise
-        there.check()

@@ -39,7 +39,7 @@ class Server(SsmHost):
     def run(self, script: str, *, timeout: int = 120, changes: bool = False) -> CommandResult:
         """See Host."""
         ran = super().run(script, timeout=timeout, changes=changes)
-        if script.endswith("mktemp -d"):
+        if "mktemp -d" in script:
             self.made.append(ran.output.strip())
         return ran
 
@@ -94,6 +94,8 @@ class World:
 
     def there(self) -> list[str]:
         """Temporary folders of programs on the server."""
+        if not self.folders:
+            return []
         return self.host(None).run(f"ls -d {' '.join(self.folders)} 2>/dev/null").output.split()
 
 
