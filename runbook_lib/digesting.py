@@ -5,6 +5,7 @@ S3's stored checksum is taken where the files' side can compute the same; else t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Filled:
+class Filled:
     """Rows of one side with checksums; files of it that were read because nothing stored could be compared."""
 
     rows: pa.RecordBatch
@@ -55,18 +56,22 @@ def digested(
     Goes on with the shards that an earlier call finished in the same folder. `read` and `read_bytes` among the facts
     of each say how much of that side was read.
     """
-    chosen = None if keys is None else pa.array(keys, pa.string())
-    about = {"algorithm": reading.algorithm, "computable": sorted(reading.computable), "rows": source.rows}
+    about = {
+        "algorithm": reading.algorithm,
+        "computable": sorted(reading.computable),
+        "of": [source.made_of, other.made_of],
+        "keys": None if keys is None else hashlib.sha256("\0".join(keys).encode()).hexdigest(),
+    }
     with ExitStack() as stack:
         writers = {
             at: stack.enter_context(Writer(folder / side.side, side=side.side, root=side.root, parameters=about))
             for at, side in enumerate((source, other))
             if not (folder / side.side / MANIFEST).exists()
         }
-        for number, (start, stop) in enumerate(_ranges(source) if writers else ()):
+        for number, (start, stop) in enumerate(_ranges(source, other) if writers else ()):
             waiting = {at: writer for at, writer in writers.items() if f"{number:05}" not in writer.finished}
             if waiting:
-                filled = _filled(_rows(source, start, stop), _rows(other, start, stop), reading, chosen)
+                filled = read_again(_rows(source, start, stop), _rows(other, start, stop), reading, keys)
             for at, writer in waiting.items():
                 with writer.shard(f"{number:05}", number) as shard:
                     shard.write(filled[at].rows)
@@ -75,11 +80,13 @@ def digested(
             facts = writer.shard_facts.values()
             sums = {name: sum(fact[name] for fact in facts) for name in ("read", "read_bytes")}
             writer.finish(**{**(source, other)[at].facts, **sums})
-    return Inventory.open(folder / source.side), Inventory.open(folder / other.side)
+    return Inventory.open(folder / source.side, of=about), Inventory.open(folder / other.side, of=about)
 
 
-def _ranges(inventory: Inventory) -> Iterator[tuple[str | None, str | None]]:
-    yield from pairwise([None, *inventory.cut(max(1, -(-inventory.rows // ROWS))), None])
+def _ranges(*sides: Inventory) -> Iterator[tuple[str | None, str | None]]:
+    """Ranges of keys of which no side has more rows than are held at a time."""
+    keys = {key for side in sides for key in side.cut(max(1, -(-side.rows // ROWS)))}
+    yield from pairwise([None, *sorted(keys), None])
 
 
 def _rows(inventory: Inventory, start: str | None, stop: str | None) -> pa.RecordBatch:
@@ -87,26 +94,30 @@ def _rows(inventory: Inventory, start: str | None, stop: str | None) -> pa.Recor
     return one(batches) if batches else pa.RecordBatch.from_pylist([], schema=SCHEMA)
 
 
-def _filled(
-    ours: pa.RecordBatch, theirs: pa.RecordBatch, reading: Reading, chosen: pa.Array | None
-) -> tuple[_Filled, _Filled]:
-    """Rows of one range with checksums."""
-    both = _comparable(ours, theirs, chosen)
+def read_again(
+    ours: pa.RecordBatch, theirs: pa.RecordBatch, reading: Reading, keys: Sequence[str] | None = None
+) -> tuple[Filled, Filled]:
+    """Rows of both sides with checksums: of all files, or of some keys."""
+    both = _comparable(ours, theirs, None if keys is None else pa.array(keys, pa.string()))
     stored = pc.and_(
         pc.is_valid(both.column("checksum")),
         pc.is_in(both.column("checksum_algorithm"), value_set=pa.array(sorted(reading.computable), pa.string())),
     )
+    composite = pc.and_(stored, pc.fill_null(pc.equal(both.column("checksum_type"), "COMPOSITE"), False))
+    in_parts = both.filter(composite).column("key").to_pylist()
+    parts = {key: sizes for key, sizes in (reading.parts(in_parts) if in_parts else {}).items() if sizes}
+    # whose parts nobody knows (the object is gone, or another by now) is read like one without a checksum
+    lost = pa.array(sorted(set(in_parts) - set(parts)), pa.string())
+    stored = pc.and_(stored, pc.invert(pc.is_in(both.column("key"), value_set=lost)))
     kept, rest = both.filter(stored), both.filter(pc.invert(stored))
-    composite = kept.filter(pc.equal(kept.column("checksum_type"), "COMPOSITE")).column("key").to_pylist()
-    parts = reading.parts(composite) if composite else {}
     algorithms = zip(kept.column("key").to_pylist(), kept.column("checksum_algorithm").to_pylist(), strict=True)
     wanted: list[Wanted] = [(key, algorithm, parts.get(key, ())) for key, algorithm in algorithms]
     read: list[Wanted] = [(key, reading.algorithm, ()) for key in rest.column("key").to_pylist()]
     sizes = both.column("size"), rest.column("size")
     here, there = (pc.sum(size).as_py() or 0 for size in sizes)
     return (
-        _Filled(_with(ours, reading.source, sorted(wanted + read)), both.num_rows, here),
-        _Filled(_with(theirs, reading.other, read), rest.num_rows, there),
+        Filled(_with(ours, reading.source, sorted(wanted + read)), both.num_rows, here),
+        Filled(_with(theirs, reading.other, read), rest.num_rows, there),
     )
 
 
@@ -125,15 +136,19 @@ def _comparable(ours: pa.RecordBatch, theirs: pa.RecordBatch, chosen: pa.Array |
 
 
 def _with(batch: pa.RecordBatch, digests: Digests, wanted: Sequence[Wanted]) -> pa.RecordBatch:
-    """The batch with what the digests found: checksums, or the reasons why there are none."""
-    rows = [conform(found) for found in digests(wanted)] if wanted else []
-    if not rows:
+    """The batch with what the digests found: checksums, or the reasons why there are none.
+
+    What was to be read and was not found has no checksum: the one that it had is not of the algorithm asked for.
+    """
+    if not wanted:
         return batch
-    found = by_key(one(rows))
+    rows = [conform(found) for found in digests(wanted)]
+    found = by_key(one(rows)) if rows else pa.RecordBatch.from_pylist([], schema=SCHEMA)
     at = pc.index_in(batch.column("key"), found.column("key"))
+    asked = pc.is_in(batch.column("key"), value_set=pa.array([key for key, _, _ in wanted], pa.string()))
     for name in (*FILLED, "problem"):
         new = found.column(name).take(at)
-        known = pc.is_valid(new if name == "problem" else at)
+        known = pc.is_valid(new) if name == "problem" else asked
         column = batch.schema.get_field_index(name)
         batch = batch.set_column(column, batch.schema.field(column), pc.if_else(known, new, batch.column(name)))
     return batch

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -14,16 +16,18 @@ from . import scanning
 from .application_server import ApplicationServer
 from .aws import heads, listing, stored_inventory
 from .aws.client import Session
-from .aws.executions import Task
-from .digesting import Reading, Wanted, digested
+from .aws.executions import Task, TaskExecution
+from .digesting import Reading, Wanted, digested, read_again
+from .errors import NotFound
 from .filters import Filters
 from .inventory.progress import Progress
 from .inventory.reading import MANIFEST
+from .inventory.recheck import Digest
 from .inventory.rules import Rules
 from .inventory.runs import conform
 from .inventory.store import Inventory, Writer
 from .settings import InventorySettings
-from .sides import Side
+from .sides import SIDES, Side
 
 Against = Literal["bucket", "share", "report"]
 Told = Callable[[Progress], None]
@@ -42,6 +46,7 @@ class FileSides:
     task: Task
     settings: InventorySettings
     report: Callable[[Path], Inventory]  # of the latest execution, made in a folder
+    latest: Callable[[], TaskExecution]  # … itself; `NotFound` when there is none
 
     @cached_property
     def filters(self) -> Filters:
@@ -74,43 +79,70 @@ class FileSides:
         prefix = self.task.destination.prefix
         return Rules(self.filters, fields, labels=(LABELS["source"], LABELS[against]), prefix=prefix)
 
+    def terms(self, report: bool) -> dict[str, Any]:
+        """What decides what is on the sides; `report`: whether DataSync's report is one of them."""
+        task = self.task
+        return {
+            "endpoint": self.session.endpoint_url,
+            "region": self.region,
+            "task": task.arn,
+            "places": [task.source.uri, task.destination.uri],
+            "filters": [task.includes, task.excludes],
+            "options": {option: task.options.get(option) for option in UNKEPT.values()},
+            "server": self.server.host.name,
+            "mounts": [self.server.path(side) for side in SIDES],
+            "s3_inventory": self.settings.s3_inventory,
+            "report": self.latest().arn if report else None,
+        }
+
     def scanned(self, side: Side, folder: Path, progress: Told) -> Inventory:
         """What is on a mount of the application server."""
-        if (folder / MANIFEST).exists():
-            return Inventory.open(folder)
         root, options = self.server.path(side), self.scan_options
+        if (folder / MANIFEST).exists():
+            about = {"side": side, "root": root, "host": self.server.host.name, **options.left_out()}
+            return Inventory.open(folder, of=about)
         return scanning.scan(self.server.host, root, folder, side=side, options=options, progress=progress)
 
     def reported(self, folder: Path) -> Inventory:
         """What the task's latest execution says that it saw at the source."""
-        return Inventory.open(folder) if (folder / MANIFEST).exists() else self.report(folder)
+        if (folder / MANIFEST).exists():
+            return Inventory.open(folder, of={"side": "report", "root": self.latest().arn})
+        return self.report(folder)
 
     def listed(self, source: Inventory, folder: Path, progress: Told) -> Inventory:
         """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one."""
-        if (folder / MANIFEST).exists():
-            return Inventory.open(folder)
         place, manifest = self.task.destination, self.settings.s3_inventory
+        if (folder / MANIFEST).exists():
+            about = {"side": "bucket", "root": f"s3://{place.bucket}/{place.prefix}"}
+            return Inventory.open(folder, of=about if manifest is None else {**about, "manifest": manifest})
         if manifest is not None:
-            return stored_inventory.from_s3_inventory(self.session, self.region, manifest, place.prefix, folder)
+            return stored_inventory.from_s3_inventory(
+                self.session, self.region, manifest, place.bucket, place.prefix, folder, since=self._last_ended()
+            )
         return listing.list_bucket(
             self.session, self.region, place.bucket, place.prefix, folder,
             cut_from=source, options=self.list_options, progress=progress,
         )  # fmt: skip
 
+    def _last_ended(self) -> datetime:
+        """When the task's last execution ended; AWS lists those of 30 days."""
+        try:
+            return self.latest().ended or datetime.now(UTC)
+        except NotFound:
+            return datetime.now(UTC) - timedelta(days=30)
+
     def described(self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Told) -> Inventory:
         """The bucket's inventory with metadata and checksums of all objects, or of some keys: a HEAD each."""
         if (folder / MANIFEST).exists():
-            return Inventory.open(folder)
+            return Inventory.open(folder, of={"side": "bucket", "root": listed.root, "listed": listed.made_of})
         place = self.task.destination
         return heads.describe(
             self.session, self.region, place.bucket, place.prefix, listed, folder,
             keys=keys, options=self.list_options, progress=progress,
         )  # fmt: skip
 
-    def with_checksums(
-        self, against: Against, source: Inventory, other: Inventory, folder: Path, keys: Sequence[str] | None
-    ) -> tuple[Inventory, Inventory]:
-        """Both inventories with checksums of the same algorithm."""
+    def reading(self, against: Against) -> Reading:
+        """How the content of both sides is read."""
         computable = scanning.capabilities(self.server.host)
         algorithm = next(name for name in PREFERRED if name in computable)
         place, options = self.task.destination, self.list_options
@@ -127,27 +159,62 @@ class FileSides:
             return heads.part_sizes(self.session, self.region, place.bucket, place.prefix, keys, options)
 
         there = of_bucket if against == "bucket" else of_mount("share")
-        return digested(source, other, folder, Reading(of_mount("source"), there, parts, computable, algorithm), keys)
+        return Reading(of_mount("source"), there, parts, computable, algorithm)
 
-    def again(self, against: Against, keys: list[str]) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """Rows of some keys on both sides, as they are now."""
-        place, host = self.task.destination, self.server.host
-        source = scanning.look_again(host, self.server.path("source"), keys, self.scan_options)
+    def with_checksums(
+        self, against: Against, source: Inventory, other: Inventory, folder: Path, keys: Sequence[str] | None
+    ) -> tuple[Inventory, Inventory]:
+        """Both inventories with checksums of the same algorithm."""
+        return digested(source, other, folder, self.reading(against), keys)
+
+    def read_again(self, against: Against, read: Counter[str]) -> Digest:
+        """Reads the content of a few entries; `read` counts the files and bytes read of the other side."""
+        reading = self.reading(against)
+
+        def digest(
+            ours: pa.RecordBatch, theirs: pa.RecordBatch, keys: Sequence[str] | None
+        ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+            here, there = read_again(ours, theirs, reading, keys)
+            read.update(files=there.read, bytes=there.read_bytes)
+            return here.rows, there.rows
+
+        return digest
+
+    def again(
+        self, against: Against, source: Inventory, other: Inventory, keys: list[str]
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """Rows of some keys of both inventories, as they are now; a mount has to be the one that was scanned."""
+        place = self.task.destination
+        here = self._look_again("source", source, keys)
         if against == "share":
-            other = scanning.look_again(host, self.server.path("share"), keys, self.scan_options)
+            there = self._look_again("share", other, keys)
         else:
             bucket, prefix, options = place.bucket, place.prefix, self.list_options
-            other = heads.look_again(self.session, self.region, bucket, prefix, keys, options)
-        return conform(source), conform(other)
+            there = heads.look_again(self.session, self.region, bucket, prefix, keys, options)
+        return conform(here), conform(there)
+
+    def _look_again(self, side: Side, seen: Inventory, keys: list[str]) -> pa.RecordBatch:
+        root, top = self.server.path(side), seen.facts.get("top")
+        return scanning.look_again(self.server.host, root, keys, self.scan_options, top)
+
+
+def stored_inventory_age(inventory: Inventory) -> list[str]:
+    """What a reader has to know of an inventory that is not of now."""
+    if inventory.facts.get("method") != "S3 Inventory":
+        return []
+    return [
+        f"The bucket is as S3 Inventory had it at {inventory.ended:%Y-%m-%d %H:%M} UTC; what differed was looked at "
+        "again now, what was the same was not."
+    ]
 
 
 def directly_in(inventory: Inventory, within: str, folder: Path) -> Inventory:
     """Only the files and links that are directly in one folder of an inventory ('' is the top)."""
+    about = {"of": inventory.made_of, "within": within}
     if (folder / MANIFEST).exists():
-        return Inventory.open(folder)
+        return Inventory.open(folder, of={"side": inventory.side, "root": inventory.root, **about})
     start = f"{within.strip('/')}/" if within.strip("/") else ""
     stop = f"{start[:-1]}0" if start else None  # '0' comes after '/'
-    about = {"of": str(inventory.folder.name), "within": within}
     with Writer(folder, side=inventory.side, root=inventory.root, parameters=about) as writer:
         if "all" not in writer.finished:
             with writer.shard("all", 0) as shard:

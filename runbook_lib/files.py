@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import json
-import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from .asked import DONE, READ, Origin, Wish, asked, begun, placed
 from .display import Plot, Shown, Table
 from .display import Progress as Line
-from .errors import InventoryError
-from .file_sides import Against, FileSides, Told, directly_in
+from .file_sides import LABELS, Against, FileSides, Told, directly_in, stored_inventory_age
 from .inventory import cost
 from .inventory.merge import compare
 from .inventory.progress import Progress
@@ -26,10 +25,7 @@ from .inventory.sampling import sample
 from .inventory.store import Inventory
 from .inventory.writing import put
 
-WISH = "asked.json"  # what a folder's comparison is
-DONE = "comparison.json"  # beside the inventories; a folder without it is gone on with
 HEADED = ("metadata", "content", "sample")  # levels that need more of an object than LIST says
-READ = ("content", "sample")
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +36,7 @@ class FileComparison(Shown):
     estimated: cost.Cost  # once the source was known, before S3 was asked
     spent: cost.Cost
     folder: Path
+    notes: tuple[str, ...] = ()  # how old what was compared is, where it is not of now
 
     @property
     def ok(self) -> bool:
@@ -52,8 +49,8 @@ class FileComparison(Shown):
         return self.comparison.reason
 
     def headline(self) -> str:
-        """The verdict, then what it cost."""
-        return f"{self.comparison.headline()}\n{self.spent.sentence()}"
+        """The verdict, then what a reader has to know of it, and what it cost."""
+        return "\n".join([self.comparison.headline(), *self.notes, self.spent.sentence()])
 
     def tables(self) -> list[Table]:
         """The sides and the differences."""
@@ -74,22 +71,7 @@ class FileComparison(Shown):
     def body(self) -> dict[str, Any]:
         """The same for machines."""
         usd = {"estimated": round(self.estimated.usd, 6), "spent": round(self.spent.usd, 6)}
-        return {**self.comparison.body(), "usd": usd, "cost": self.spent.sentence()}
-
-
-Origin = Literal["scan", "report"]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is to be compared, and how far."""
-
-    level: Level
-    against: Against = "bucket"
-    within: str | None = None  # only the files directly in this folder
-    take: int = 3000  # files that level `sample` reads
-    seed: int | None = None  # … and by which they are drawn; None: any
-    source: Origin = "scan"  # where the source's files come from
+        return {**self.comparison.body(), "notes": self.notes, "usd": usd, "cost": self.spent.sentence()}
 
 
 class Files:
@@ -118,41 +100,41 @@ class Files:
         files directly in it are compared. `take` is how many files level `sample` reads, drawn with `seed`.
 
         `of` is an earlier comparison of the same two sides, whose inventories are looked at further instead of new
-        ones. What an earlier call left unfinished is gone on with. `told` hears how far it is.
+        ones. What an earlier call left unfinished is gone on with, on the same day and with all that decides the
+        result unchanged. `told` hears how far it is.
         """
         wish = Wish(level, against, within, take, seed, source)
-        folder = out or self._place(wish)
-        wish = _begun(folder, wish)
-        found = self._compared(wish, folder, folder if of is None else of.folder, told or _line(wish))
-        put(folder / DONE, json.dumps(found.body(), indent=1).encode())
+        wish.refuse()
+        earlier = None if of is None else of.folder
+        wanted = asked(wish, self.sides.terms("report" in (source, against)), earlier)
+        folder = out or placed(self._folder() / "files", wanted)
+        with begun(folder, wanted) as (known, so_old):
+            seen = {name: (folder if earlier is None or name not in known.of else earlier) / name for name in LABELS}
+            found = self._compared(known.wish, folder, seen, told or _line(wish), [so_old] if so_old else [])
+            put(folder / DONE, json.dumps(found.body(), indent=1).encode())
         self._record("note", key="files compared", value={**found.body(), "folder": folder.name})
         return found
 
-    def _place(self, wish: Wish) -> Path:
-        """The folder of a comparison: the unfinished one of this kind, else a new one."""
-        scope = "-folder" if wish.within is not None else ""
-        stem = f"{wish.against}-{wish.level}{scope}{'' if wish.source == 'scan' else '-from-report'}"
-        taken = sorted((self._folder() / "files").glob(f"{stem}-[0-9]*"))
-        if taken and not (taken[-1] / DONE).exists():
-            return taken[-1]
-        return self._folder() / "files" / f"{stem}-{len(taken) + 1:02}"
-
-    def _compared(self, wish: Wish, folder: Path, seen: Path, told: Told) -> FileComparison:
-        """`seen` has the inventories of what was scanned and listed; more goes to `folder`."""
+    def _compared(
+        self, wish: Wish, folder: Path, seen: Mapping[str, Path], told: Told, notes: list[str]
+    ) -> FileComparison:
+        """`seen` says where the inventories of what was scanned and listed are; what is made of them is in `folder`."""
         sides, against = self.sides, wish.against
         if wish.source == "report":
-            source = sides.reported(seen / "report")
+            source = sides.reported(seen["report"])
         else:
-            source = sides.scanned("source", seen / "source", told)
+            source = sides.scanned("source", seen["source"], told)
         estimated = self._estimate(wish, source)
         requests: Counter[str] = Counter()
         if against == "bucket":
-            other = sides.listed(source, seen / "bucket", told)
-            requests.update(other.facts.get("requests", {}))
+            other = sides.listed(source, seen["bucket"], told)
+            if other.folder.parent == folder:  # else the earlier comparison said what it cost
+                requests.update(other.facts.get("requests", {}))
+            notes += stored_inventory_age(other)
         elif against == "share":
-            other = sides.scanned("share", seen / "share", told)
+            other = sides.scanned("share", seen["share"], told)
         else:
-            other = sides.reported(seen / "report")
+            other = sides.reported(seen["report"])
         if wish.within is not None:
             source, other = (directly_in(side, wish.within, folder / f"{side.side}-folder") for side in (source, other))
         drawn = sample(source, wish.take, wish.seed or 0, sides.filters) if wish.level == "sample" else None
@@ -166,13 +148,17 @@ class Files:
             if against == "bucket":
                 requests["GET"] += other.facts["read"]
                 read = other.facts["read_bytes"]
+        late: Counter[str] = Counter()  # what the second look read
         comparison = compare(
             source, other, level=wish.level, rules=sides.rules(against), out=folder, sample=drawn,
-            recheck=None if against == "report" else lambda keys: sides.again(against, keys),
+            recheck=None if against == "report" else lambda keys: sides.again(against, source, other, keys),
+            digest=sides.read_again(against, late) if wish.level in READ and against != "report" else None,
         )  # fmt: skip
         if against == "bucket" and comparison.again is not None:
             requests["HEAD"] += comparison.again.keys
-        return FileComparison(comparison, estimated, cost.spent(requests, read=read), folder)
+            requests["GET"] += late["files"]
+            read += late["bytes"]
+        return FileComparison(comparison, estimated, cost.spent(requests, read=read), folder, tuple(notes))
 
     def _estimate(self, wish: Wish, source: Inventory) -> cost.Cost:
         """What it will cost, said before S3 is asked."""
@@ -181,21 +167,6 @@ class Files:
         found = cost.estimate(wish.level, source.rows, size=source.bytes, sample=wish.take)
         self._record("note", key="files: estimated cost", value=found.sentence())
         return found
-
-
-def _begun(folder: Path, wish: Wish) -> Wish:
-    """The wish of a folder: a new one's is kept there, with a seed; one that is gone on with has to be the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / DONE).exists():
-        raise InventoryError(f"{folder} has a finished comparison already. Choose another folder.")
-    if (folder / WISH).exists():
-        known = Wish(**json.loads((folder / WISH).read_text("utf-8")))
-        if known != replace(wish, seed=known.seed) or wish.seed not in (None, known.seed):
-            raise InventoryError(f"{folder} was begun as {known}, and cannot be gone on with as {wish}.")
-        return known
-    wish = replace(wish, seed=secrets.randbits(32) if wish.seed is None else wish.seed)
-    put(folder / WISH, json.dumps(asdict(wish)).encode())
-    return wish
 
 
 def _line(wish: Wish) -> Told:

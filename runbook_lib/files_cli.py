@@ -39,11 +39,18 @@ def register(app: typer.Typer, opened: Opened) -> None:
             str | None, typer.Option(help="Only the files directly in this folder; / is the top.")
         ] = None,
         sample: Annotated[int, typer.Option(min=1, help="Files that level sample reads.")] = 3000,
-        seed: Annotated[int | None, typer.Option(help="By which they are drawn; none: any, and it is said which.")] = None,
+        seed: Annotated[
+            int | None, typer.Option(min=0, help="By which they are drawn; none: any, and it is said which.")
+        ] = None,
         s3_inventory: Annotated[
             str | None, typer.Option(help="s3://bucket/…/manifest.json: stands in for LIST.")
         ] = None,
-        gentle: Annotated[bool, typer.Option(help="One process, at rates that a busy server bears, or the environment's where they are lower.")] = False,
+        gentle: Annotated[
+            bool,
+            typer.Option(
+                help="One process, at rates that a busy server bears, or the environment's where they are lower."
+            ),
+        ] = False,
         out: Annotated[
             Path | None, typer.Option(help="Where inventories and differences go; an unfinished one is gone on with.")
         ] = None,
@@ -58,10 +65,6 @@ def register(app: typer.Typer, opened: Opened) -> None:
             if given not in known:
                 raise SettingsError(f"{option} {given!r}: {', '.join(known[:-1])} or {known[-1]}.")
         wins: dict[str, Any] = {}
-        if source == against == "report":
-            raise SettingsError(
-                "--source report --against report compares the report with itself: choose another side."
-            )
         if s3_inventory is not None:
             wins["s3_inventory"] = s3_inventory
         files = opened(environment, wins, gentle)

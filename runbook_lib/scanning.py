@@ -177,8 +177,8 @@ def look_again(
             now = block.facts.get("root")
             if now and top and any(now[name] != top.get(name, now[name]) for name in ("inode", "device")):
                 raise CommandFailed(
-                    f"{root} on {host.name} is not the folder any more that was scanned. Is it still mounted (`mount`), "
-                    "or was it mounted anew? Then compare once more from the beginning."
+                    f"{root} on {host.name} is not the folder any more that was scanned. Is it still mounted "
+                    "(`mount`), or was it mounted anew? Then compare once more from the beginning."
                 )
             if block.batch is not None:
                 found.append(block.batch)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
+import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from runbook_lib import Runbook
-from runbook_lib.errors import SettingsError
-from runbook_lib.files import DONE, FileComparison
+from runbook_lib.asked import DONE
+from runbook_lib.errors import AwsError, InventoryError, SettingsError
+from runbook_lib.files import FileComparison
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.throwaway import ThrowawayLab, client
 
@@ -184,7 +190,117 @@ def test_what_was_left_unfinished_is_gone_on_with(rb: Runbook) -> None:
     second = rb.files.compare("size")
     assert (second.ok, second.folder) == (True, first.folder)
     assert (second.folder / "source" / "inventory.json").read_text() == scanned
-    assert rb.files.compare("size").folder != first.folder
+    assert "This goes on with what was begun" in repr(second) and "the NFS server as " in repr(second)
+    third = rb.files.compare("size")
+    assert third.folder != first.folder and "goes on" not in repr(third)
+
+
+def test_an_inventory_made_under_other_filters_is_not_believed(rb: Runbook, lab: ThrowawayLab) -> None:
+    task = rb.datasync.task.arn
+    skip = [{"FilterType": "SIMPLE_PATTERN", "Value": "/images"}]
+    client(lab, "datasync").update_task(TaskArn=task, Excludes=skip)
+    first = Runbook.open("lab", notebook="05_verify_listing").files.compare("size")
+    (first.folder / DONE).unlink()
+    shutil.rmtree(first.folder / "bucket")  # as if it was killed before LIST
+    s3, bucket, prefix = objects(rb, lab)
+    for at in range(1, 4):
+        s3.delete_object(Bucket=bucket, Key=f"{prefix}images/{at:05}.jpg")
+    client(lab, "datasync").update_task(TaskArn=task, Excludes=[])
+    now = Runbook.open("lab", notebook="05_verify_listing").files
+    with pytest.raises(InventoryError, match="begun with another filters"):
+        now.compare("size", out=first.folder)
+    assert counts(now.compare("size")) == {"missing": 3}
+
+
+def test_an_earlier_comparison_is_looked_at_further_and_stays_as_it_was(rb: Runbook, lab: ThrowawayLab) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}
+
+    first = rb.files.compare("size")
+    assert "1 request" in first.spent.sentence()
+    before = files()
+    further = rb.files.compare("metadata", of=first)
+    assert further.ok and files() == before
+    assert "LIST" not in further.spent.sentence() and "HEAD" in further.spent.sentence()
+    (further.folder / DONE).unlink()
+    with pytest.raises(InventoryError, match="begun with another of"):
+        rb.files.compare("metadata", of=rb.files.compare("size"), out=further.folder)
+    with pytest.raises(InventoryError, match="is of other sides"):
+        rb.files.compare("size", against="share", of=first)
+    assert files() == before
+
+
+def test_what_would_prove_nothing_is_refused_before_anything_is_looked_at(rb: Runbook) -> None:
+    with pytest.raises(SettingsError, match="the report with the report"):
+        rb.files.compare("size", against="report", source="report")
+    with pytest.raises(SettingsError, match="has no content"):
+        rb.files.compare("sample", against="report", take=5)
+    with pytest.raises(SettingsError, match="give 0 or more"):
+        rb.files.compare("sample", seed=-1)
+
+
+def test_a_snapshot_folder_is_left_out_at_the_top_alone_and_that_is_said(rb: Runbook, lab: ThrowawayLab) -> None:
+    top, below = export(lab) / ".snapshot", export(lab) / "images/.snapshot"
+    for folder in (top, below):
+        folder.mkdir()
+        (folder / "precious").write_text("x")
+    try:
+        found = rb.files.compare("size")
+        assert counts(found) == {"missing": 2}
+        assert "1 snapshot folder at the top of the NFS server left out." in repr(found)
+    finally:
+        for folder in (top, below):
+            shutil.rmtree(folder)
+
+
+def test_a_file_of_the_far_future_is_named_and_all_others_are_compared(rb: Runbook, lab: ThrowawayLab) -> None:
+    path = export(lab) / "images/00005.jpg"
+    before = path.stat()
+    os.utime(path, (before.st_atime, 13_569_465_600))  # in the year 2400
+    try:
+        found = rb.files.compare("size")
+        assert (counts(found), found.comparison.first[0].key) == ({"unreadable": 1}, "images/00005.jpg"), found
+        assert "after 2262" in repr(found)
+    finally:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def s3_inventory(lab: ThrowawayLab, bucket: str, prefix: str, *, of: str, created: datetime) -> str:
+    """Write an S3 Inventory of what is in the bucket, as of another bucket or time; the manifest's address."""
+    s3, text = client(lab, "s3"), io.StringIO()
+    for item in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
+        row = [of, item["Key"], item["Size"], f"{item['LastModified']:%Y-%m-%dT%H:%M:%S.000Z}"]
+        csv.writer(text).writerow(row)
+    data = gzip.compress(text.getvalue().encode())
+    s3.create_bucket(Bucket="lists", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3.put_object(Bucket="lists", Key="data.csv.gz", Body=data)
+    manifest = {
+        "sourceBucket": of, "destinationBucket": "arn:aws:s3:::lists", "version": "2016-11-30", "fileFormat": "CSV",
+        "creationTimestamp": str(int(created.timestamp() * 1000)), "fileSchema": "Bucket, Key, Size, LastModifiedDate",
+        "files": [{"key": "data.csv.gz", "size": len(data), "MD5checksum": hashlib.md5(data).hexdigest()}],
+    }  # fmt: skip
+    s3.put_object(Bucket="lists", Key="manifest.json", Body=json.dumps(manifest).encode())
+    return "s3://lists/manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("of", "hours", "why"), [("another", 1, "lists the bucket another"), ("", -1, "execution ended later"), ("", 1, "")]
+)
+def test_an_s3_inventory_is_of_this_bucket_and_younger_than_the_copy(
+    rb: Runbook, lab: ThrowawayLab, of: str, hours: int, why: str
+) -> None:
+    _, bucket, prefix = objects(rb, lab)
+    ended = rb.datasync.history(1).latest.ended
+    assert ended is not None
+    created = ended + timedelta(hours=hours)
+    files = rb.files_as(s3_inventory=s3_inventory(lab, bucket, prefix, of=of or bucket, created=created))
+    if why:
+        with pytest.raises(AwsError, match=why):
+            files.compare("size")
+    else:
+        found = files.compare("size")
+        assert found.ok and f"as S3 Inventory had it at {created:%Y-%m-%d %H:%M} UTC" in repr(found)
+        assert found.comparison.other.began == created.replace(microsecond=created.microsecond // 1000 * 1000)
 
 
 def test_datasyncs_report_and_a_scan_are_compared_with_each_other(rb: Runbook, lab: ThrowawayLab) -> None:

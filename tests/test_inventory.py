@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook_lib.inventory import METADATA_KEY, Entry, entry_of_object, nanoseconds, parse_scan, pending
+from runbook_lib.inventory import METADATA_KEY, Entry, entry_of_object, nanoseconds, parse_scan, pending, posix
 
 T = 1_740_819_600_000_000_000
 ROOT = Entry("", "folder", 0, T, 0o755, 0, 0)
@@ -87,3 +87,10 @@ def test_an_object_tells_its_kind_by_key_and_mode() -> None:
     assert entry_of_object("f", 5, {"file-permissions": "0100644", "file-mtime": "5ns"}) == Entry(
         "f", "file", 5, 5, 0o644, None, None
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "step"), [("1500", 10**6), ("-1500", 10**6), ("-1500000000ns", 1), ("-2/500000000", 1)]
+)
+def test_milliseconds_are_no_more_exact_before_1970(text: str, step: int) -> None:
+    assert posix({"file-mtime": text}).mtime_step == step

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from runbook_lib.errors import InventoryError
 from runbook_lib.filters import Filters
+from runbook_lib.inventory import names
 from runbook_lib.inventory.merge import compare
 from runbook_lib.inventory.pairing import joined
 from runbook_lib.inventory.result import Comparison
@@ -71,8 +72,8 @@ def test_joining_blocks_is_the_same_as_joining_sets(mine: set[str], other: set[s
         both += part.source.column("key").to_pylist()
         missing += part.missing.column("key").to_pylist()
         extra += part.extra.column("key").to_pylist()
-    for names, wanted in ((both, mine & other), (missing, mine - other), (extra, other - mine)):
-        assert names == sorted(wanted, key=lambda key: key.encode())
+    for keys, wanted in ((both, mine & other), (missing, mine - other), (extra, other - mine)):
+        assert keys == sorted(wanted, key=lambda key: key.encode())
 
 
 @st.composite
@@ -99,7 +100,7 @@ def naive(source: list[Row], other: list[Row], level: Level) -> set[tuple[str, s
     said |= {(key, "extra") for key in right.keys() - left.keys()}
     for key in left.keys() & right.keys():
         a, b = left[key], right[key]
-        if a["kind"] != b["kind"] and level == "metadata":
+        if a["kind"] != b["kind"]:
             said.add((key, "kind"))
             continue
         if a["size"] != b["size"] and level != "names":
@@ -369,3 +370,72 @@ def test_a_sample_compares_the_content_of_its_files_and_says_what_that_means(sid
     assert found(lacking) == [("3", "no evidence")]
     with pytest.raises(InventoryError, match="go together"):
         sides(rows, rows, "sample")
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "folder"])
+def test_a_special_file_does_not_hide_an_object_of_its_name(sides: Sides, kind: str) -> None:
+    key = "s/" if kind == "folder" else "s"
+    result = sides([file("s") | {"kind": "other"}, file("x")], [file(key) | {"kind": kind}, file("x")])
+    assert not result.ok
+    assert ("s", "kind") in found(result) or (key, "extra") in found(result)
+
+
+def test_a_special_file_on_both_sides_is_no_failure(sides: Sides) -> None:
+    rows = [file("s") | {"kind": "other"}, file("x")]
+    result = sides(rows, rows)
+    assert (found(result), result.ok) == ([("s", "special")], True)
+
+
+@pytest.mark.parametrize("level", ["names", "size"])
+def test_a_link_that_became_a_file_is_told_where_the_other_side_knows_its_mode(sides: Sides, level: Level) -> None:
+    link = file("l", kind="link", target="x", **META)
+    assert found(sides([link, file("x")], [file("l", **META), file("x")], level)) == [("l", "kind")]
+    assert found(sides([file("l", **META), file("x")], [link, file("x")], level)) == [("l", "kind")]
+
+
+def test_a_link_whose_target_is_not_utf8_is_not_called_unreadable(sides: Sides) -> None:
+    link = file("l", kind="link", target="\\xff", problem="target not UTF-8")
+    assert found(sides([link, file("x")], [file("l"), file("x")])) == [("l", "not UTF-8")]
+
+
+def test_a_key_has_one_line_for_a_name_that_differs_by_case(sides: Sides) -> None:
+    lines = found(sides([file("A"), file("a"), file("k")], [file("a/"), file("k")]))
+    assert len(lines) == len(set(lines))
+    assert ("A", "same name but for case") in lines
+
+
+@pytest.mark.parametrize("name", ["key=prod", "out[1]", "out*"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    at = tmp_path / name
+    two = inventory(at / "s", [file("b"), file("B")]), inventory(at / "o", [file("c")], side="bucket")
+    result = compare(*two, level="size", rules=Rules(), out=at / "out")
+    assert {key for key, _ in found(result)} == {"b", "B", "c"}
+
+
+def test_arrows_memory_is_as_it_was_after_a_comparison(sides: Sides) -> None:
+    before = pa.default_memory_pool().backend_name
+    sides([file("a")], [file("a")])
+    assert pa.default_memory_pool().backend_name == before
+
+
+def test_more_names_than_memory_has_room_for_are_missing_and_extra_and_that_is_said(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_many(*_: Any) -> Iterator[pa.RecordBatch]:
+        raise names.TooMany("no room")
+        yield
+
+    monkeypatch.setattr(names, "ordered", too_many)
+    monkeypatch.setattr(names, "collisions", too_many)
+    result = sides([file("A"), file("k")], [file("a"), file("k")])
+    assert found(result) == [("A", "missing"), ("a", "extra")]
+    assert "Not told: which names are the same but for case" in result.headline()
+
+
+def test_what_duckdb_cannot_do_leaves_no_half_result(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        names, "ORDERED", "SELECT error('no disk') FROM read_parquet($lines) WHERE $kind <> $form || $case"
+    )
+    with pytest.raises(InventoryError, match=r"cannot be put in order: .*no disk"):
+        sides([file("A"), file("k")], [file("a"), file("k")])
+    assert [path.name for path in (sides.folder / "1/out").iterdir()] == []

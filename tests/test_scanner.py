@@ -250,11 +250,48 @@ def test_what_the_include_filter_lets_through_is_seen(wide: Path, tmp_path: Path
     assert found == everything if includes == "g11" else len(found) < len(everything)
 
 
-def test_snapshot_folders_have_no_row_and_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "t" / "a" / ".snapshot" / "hourly").mkdir(parents=True)
+def test_the_snapshot_folder_of_the_top_has_no_row_and_is_counted_and_one_below_is_like_any_other(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "t" / ".snapshot" / "hourly").mkdir(parents=True)
+    (tmp_path / "t" / "a" / ".snapshot").mkdir(parents=True)
+    (tmp_path / "t" / "a" / ".snapshot" / "precious").write_text("x")
     inventory = scan(HERE, str(tmp_path / "t"), tmp_path / "out", side="source")
-    assert [row["key"] for batch in inventory.batches() for row in batch.to_pylist()] == ["a/"]
+    keys = [row["key"] for batch in inventory.batches() for row in batch.to_pylist()]
+    assert keys == ["a/", "a/.snapshot/", "a/.snapshot/precious"]
     assert inventory.facts["skipped"] == 1
+
+
+def test_a_snapshot_folder_is_counted_once_however_many_shards_there_are(wide: Path) -> None:
+    (wide / ".snapshot").mkdir()
+    options = {
+        "limit": 10_000, "compress": 0, "includes": [], "excludes": [], "skipped": [".snapshot"],
+        "entries_per_second": None,
+    }  # fmt: skip
+    before, counted = Path.cwd(), 0
+    try:
+        for low, high in pairwise([b"", b".s", b".snapshot/", b"f1/", b"f3/huge/", None]):
+            walk = Scan(Tree(str(wide)), options, lambda data: None)
+            walk.run("s", low or b"", high)
+            counted += walk.facts["skipped"]
+    finally:
+        os.chdir(before)
+    assert counted == 1
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_time_that_no_column_holds_is_a_problem_of_its_file_and_of_no_other(tmp_path: Path, alone: bool) -> None:
+    (tmp_path / "t").mkdir()
+    names = ["b"] if alone else ["a", "b", "c"]
+    for name in names:
+        (tmp_path / "t" / name).write_text("x")
+        os.utime(tmp_path / "t" / name, ns=(10**18, 10**18))
+    os.utime(tmp_path / "t" / "b", (10**9, 13_569_465_600))  # in the year 2400
+    if (tmp_path / "t" / "b").stat().st_mtime_ns < 1 << 63:
+        pytest.skip("this file system has no such times")
+    found = {row["key"]: (row["size"], row["mtime_ns"], row["problem"]) for row in rows(tmp_path / "t", tmp_path / "o")}
+    why = "modification time before 1678 or after 2262: cannot be compared"
+    assert found == {name: (1, None, why) if name == "b" else (1, 10**18, None) for name in names}
 
 
 def test_the_scanner_is_python_3_6_and_imports_only_the_standard_library() -> None:

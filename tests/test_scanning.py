@@ -327,15 +327,24 @@ def managed(lab: ThrowawayLab) -> Host:
 
 
 def test_through_ssm_the_answer_is_fetched_in_pieces_and_nothing_stays_there(
-    managed: Host, tree: Path, tmp_path: Path
+    managed: Host, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(600):
         (tree / hashlib.sha256(str(number).encode()).hexdigest()).touch()  # names that do not compress
-    before = managed.run("ls -d ${TMPDIR:-/tmp}/tmp.* 2>/dev/null | sort").output
+    made: list[str] = []
+    run = managed.run
+
+    def watched(script: str, **options: Any) -> Any:
+        done = run(script, **options)
+        made.extend([done.output.split("\n")[0]] if "mktemp -d" in script else [])
+        return done
+
+    monkeypatch.setattr(managed, "run", watched)
     agrees(found(scan(managed, str(tree), tmp_path / "out", side="source")), tree)
     (batch,) = digests(managed, str(tree), [("folder00/file 9", "SHA256", ())])
     assert batch.to_pylist()[0]["checksum"] == base64.b64encode(hashlib.sha256(b"x" * 9).digest()).decode()
-    assert managed.run("ls -d ${TMPDIR:-/tmp}/tmp.* 2>/dev/null | sort").output == before
+    assert len(made) == 2
+    assert not managed.run(f"ls -d {' '.join(made)} 2>/dev/null").output
 
 
 def test_through_ssm_an_answer_that_is_too_long_says_what_to_use_instead(

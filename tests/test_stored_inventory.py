@@ -97,17 +97,16 @@ def as_csv(some: list[tuple[Any, ...]]) -> bytes:
 @pytest.mark.parametrize("kind", ["Parquet", "ORC", "CSV"])
 def test_an_s3_inventory_says_what_a_list_says(kind: str, lab: s3_server.S3Server, tmp_path: Path) -> None:
     manifest = stored(lab.url, kind)
-    found = from_s3_inventory(session(lab.url), REGION, manifest, "p/", tmp_path / "stored")
+    found = from_s3_inventory(session(lab.url), REGION, manifest, BUCKET, "p/", tmp_path / "stored")
     listed = list_bucket(session(lab.url), REGION, BUCKET, "p/", tmp_path / "listed", cut_from=None)
     assert rows(found) == rows(listed) and found.rows == len(ODD_KEYS)
     assert found.root == listed.root
-    assert found.facts["created"] == datetime.fromtimestamp(1740819600, UTC).isoformat()
-    assert found.facts["age_seconds"] > 0
+    assert found.began == found.ended == datetime.fromtimestamp(1740819600, UTC)
 
 
 def test_what_is_wrong_with_a_stored_inventory_is_said(lab: s3_server.S3Server, tmp_path: Path) -> None:
     def asked(manifest: str) -> None:
-        from_s3_inventory(session(lab.url), REGION, manifest, "p/", tmp_path / "i")
+        from_s3_inventory(session(lab.url), REGION, manifest, BUCKET, "p/", tmp_path / "i")
 
     with pytest.raises(AwsError, match="not the address of a manifest"):
         asked("lists/manifest.json")
@@ -115,6 +114,12 @@ def test_what_is_wrong_with_a_stored_inventory_is_said(lab: s3_server.S3Server, 
         asked(stored(lab.url, "CSV", fileSchema=CSV_NAMES.replace("LastModifiedDate", "Other")))
     with pytest.raises(AwsError, match="is of Avro"):
         asked(stored(lab.url, "CSV", fileFormat="Avro"))
+    with pytest.raises(AwsError, match="lists the bucket another, not"):
+        asked(stored(lab.url, "CSV", sourceBucket="another"))
+    late = datetime(2025, 3, 2, tzinfo=UTC)
+    with pytest.raises(AwsError, match="last execution ended later, at 2025-03-02 00:00 UTC"):
+        made = stored(lab.url, "CSV")
+        from_s3_inventory(session(lab.url), REGION, made, BUCKET, "p/", tmp_path / "j", since=late)
     s3 = s3_server.client(lab.url)
     manifest = stored(lab.url, "CSV")
     s3.put_object(Bucket="lists", Key="data/0", Body=b"changed")

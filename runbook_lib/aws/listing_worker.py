@@ -7,6 +7,7 @@ the rows of keys; `content`, the same with the bytes read and hashed; `parts`, t
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import threading
@@ -22,9 +23,11 @@ from .object_headers import Row, archived, encoded, row_of
 from .pages import Page, Rows, read, up_to
 from .wire import Door, Refused, Wire, attempts
 
-ROWS = 8_000  # of a block, at least, but for a range's last: what each thread holds
+ROWS = 8_000  # of a block, at least, but for a range's last: what each thread holds …
+HELD = 128_000  # … and all of them together
 AT_ONCE = 2_048  # rows of a block of HEADs
 LONGEST_TARGET = 4096  # bytes; PATH_MAX
+SELDOM = 200_000  # objects between two looks for cycles: a page has thousands, and no cycles
 ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one object
 
 
@@ -34,6 +37,7 @@ class Worker:
     def __init__(self, door: Door, write: Callable[[bytes], None]) -> None:
         self.wire = Wire(door)
         self._write = write
+        self._enough = min(ROWS, HELD // door.connections)
         self._reading = threading.Lock()  # one page is parsed at a time: a page's tree is ten times its text
         self._requests = ThreadPoolExecutor(door.connections)
         self._jobs = ThreadPoolExecutor(door.connections)
@@ -73,7 +77,7 @@ class Worker:
             rows.add(page)
             token, done = page.token, done + 1
             ended = beyond or token is None
-            if rows.count and (ended or rows.count >= ROWS or done == pages):
+            if rows.count and (ended or rows.count >= self._enough or done == pages):
                 self._write(rows.encoded(shard))
                 rows = Rows()
             if ended:
@@ -198,4 +202,6 @@ def run(lines: BinaryIO, out: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()
+    gc.set_threshold(SELDOM)
     run(sys.stdin.buffer, sys.stdout.buffer)

@@ -15,6 +15,7 @@ from urllib.parse import unquote_plus
 from lxml import etree
 
 from ..inventory.encoding import Column, encode, numbers, some_strings
+from .plain_pages import entries
 from .wire import Door, Torn, refuse
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -55,32 +56,47 @@ class _Reader:
 
 def read(body: bytes, prefix: str, door: Door) -> Page:
     """A page's values; `Torn` when it is not whole or not what it counts, `wire.Refused` when it is an error."""
-    if not hasattr(_mine, "reader"):
-        _mine.reader = _Reader()
-    try:
-        root = etree.fromstring(body, _mine.reader.parser)
-    except etree.XMLSyntaxError as error:
-        raise Torn(f"a page that is not XML to its end ({error})") from error
+    plain = entries(body)
+    root = _parsed(body if plain is None else plain[0])
     name = etree.QName(root)
     if name.localname == "Error":
         refuse("LIST", door, 200, root.findtext("{*}Code") or "", root.findtext("{*}Message") or "")
     if name.localname != "ListBucketResult":
         raise Torn(f"a page that begins as {name.localname}, not as ListBucketResult")
-    return _page(root, name.namespace or "", prefix, body.count(STANDARD))
+    if plain is not None and root.getroottree().docinfo.encoding in ("UTF-8", None):
+        return _page(root, name.namespace, prefix, plain[1])
+    root = root if plain is None else _parsed(body)
+    return _page(root, name.namespace, prefix, _columns(root, name.namespace, body.count(STANDARD)))
 
 
-def _page(root: Any, space: str, prefix: str, standard: int) -> Page:
+def _parsed(body: bytes) -> Any:
+    if not hasattr(_mine, "reader"):
+        _mine.reader = _Reader()
+    try:
+        return etree.fromstring(body, _mine.reader.parser)
+    except etree.XMLSyntaxError as error:
+        raise Torn(f"a page that is not XML to its end ({error})") from error
+
+
+def _columns(root: Any, space: str | None, standard: int) -> list[list[str]]:
+    """The values of all entries; without the classes when as many are STANDARD as there are keys."""
+    tag, found = f"{{{space}}}" if space else "", _mine.reader.found.get(space or "")
+    count = int(root.findtext(f"{tag}KeyCount") or -1) - len(root.findall(f"{tag}CommonPrefixes"))
+    wanted = VALUES[:-1] if standard == count else VALUES
+    columns = [found[value](root) for value in wanted] if found else [[]]
+    if {len(column) for column in columns} == {count}:
+        return columns
+    # Some element is empty or missing: other servers leave out the ETag or the storage class.
+    rows = [[item.findtext(f"{tag}{value}") or "" for value in VALUES] for item in root.iterfind(f"{tag}Contents")]
+    return [[row[at] for row in rows] for at in range(len(VALUES))]
+
+
+def _page(root: Any, space: str | None, prefix: str, columns: list[list[str]]) -> Page:
     tag = f"{{{space}}}" if space else ""
-    found = _mine.reader.found.get(space)
     folders = [element.findtext(f"{tag}Prefix") or "" for element in root.iterfind(f"{tag}CommonPrefixes")]
     said = int(root.findtext(f"{tag}KeyCount") or -1)
-    wanted = VALUES[:-1] if standard == said - len(folders) else VALUES
-    columns: list[list[str]] = [found[value](root) for value in wanted] if found else [[]]
-    counts = {len(column) for column in columns}
-    if len(counts) > 1 or counts != {said - len(folders)}:
-        columns = _one_by_one(root, tag)
-        if len(columns[0]) + len(folders) != said:
-            raise Torn(f"a page that counts {said} keys and has {len(columns[0]) + len(folders)}")
+    if len(columns[0]) + len(folders) != said:
+        raise Torn(f"a page that counts {said} keys and has {len(columns[0]) + len(folders)}")
     keys = columns[0]
     if root.findtext(f"{tag}EncodingType") == "url":
         keys, folders = _decoded(keys), _decoded(folders)
@@ -94,12 +110,6 @@ def _page(root: Any, space: str, prefix: str, standard: int) -> Page:
     modified, etags, sizes = columns[1:4]
     classes = columns[4] if len(columns) > 4 else []  # all are STANDARD
     return Page(relative, modified, etags, sizes, classes, [folder[cut:] for folder in folders], token)
-
-
-def _one_by_one(root: Any, tag: str) -> list[list[str]]:
-    """The same when some element is empty or missing: other servers leave out the ETag or the storage class."""
-    rows = [[item.findtext(f"{tag}{value}") or "" for value in VALUES] for item in root.iterfind(f"{tag}Contents")]
-    return [[row[at] for row in rows] for at in range(len(VALUES))]
 
 
 def _decoded(keys: list[str]) -> list[str]:
@@ -140,24 +150,27 @@ class Rows:
 
     def add(self, page: Page) -> None:
         """A page's rows."""
-        keys = [key.encode() for key in page.keys]
-        folders = [key[-1:] == b"/" for key in keys]
+        keys = page.keys
         sizes = list(map(int, page.sizes))
-        if True in folders:
+        folders = bytes(len(keys))
+        if "/\n" in "\n".join((*keys, "")):  # otherwise there is none
+            folders = bytes(key[-1:] == "/" for key in keys)
             sizes = [0 if folder else size for folder, size in zip(folders, sizes, strict=True)]
-        self._kinds += bytes(folders)
-        self._keys.append(b"".join(keys))
-        self._lengths.extend(map(len, keys))
+        self._kinds += folders
+        text = "".join(keys).encode()
+        self._keys.append(text)
+        self._lengths.extend(map(len, keys if text.isascii() else (key.encode() for key in keys)))
         moments = {stamp: microseconds(stamp) for stamp in set(page.modified)}  # whole seconds: they repeat
         self._sizes.append(numbers("q", sizes)[1])
-        self._modified.append(numbers("q", [moments[stamp] for stamp in page.modified])[1])
-        etags = [etag.strip('"') for etag in page.etags]
-        self._etags.append("".join(etags).encode())
-        self._etag_lengths.extend(map(len, etags))
+        self._modified.append(numbers("q", map(moments.__getitem__, page.modified))[1])
+        etags = "".join(page.etags)
+        each = page.etags if '"' not in etags else [etag.strip('"') for etag in page.etags]
+        self._etags.append("".join(each).encode())
+        self._etag_lengths.extend(map(len, each))
         if set(page.classes) - {"STANDARD", ""}:
             odd = ((row, name) for row, name in enumerate(page.classes) if name not in ("STANDARD", ""))
             self._classes.update((self.count + row, name.encode()) for row, name in odd)
-        self.count += len(keys)
+        self.count += len(page.keys)
 
     def encoded(self, shard: str) -> bytes:
         """These rows as a block."""

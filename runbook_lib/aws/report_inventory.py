@@ -70,6 +70,7 @@ def _row(item: dict[str, Any]) -> dict[str, Any]:
     row["size"] = seen.get("ContentSize")
     stamp = seen.get("Mtime") or seen.get("LastModified")
     row["mtime_ns"] = nanoseconds(stamp) if stamp else None
+    row["mtime_step_ns"] = step(stamp) if stamp else None
     row["mode"] = int(seen["Mode"], 8) & 0o7777 if "Mode" in seen else None
     row.update({ours: seen.get(theirs) for theirs, ours in NUMBERS.items()})
     if seen.get("UserMetadata"):
@@ -87,3 +88,9 @@ def nanoseconds(stamp: str) -> int:
     whole, _, fraction = stamp.removesuffix("Z").partition(".")
     seconds = (datetime.fromisoformat(whole + "+00:00") - EPOCH).total_seconds()
     return int(seconds) * 1_000_000_000 + int((fraction + "000000000")[:9])
+
+
+def step(stamp: str) -> int | None:
+    """How exactly an ISO time is written, in nanoseconds; None: to the nanosecond."""
+    digits = len(stamp.removesuffix("Z").partition(".")[2])
+    return 10 ** (9 - digits) if digits < 9 else None

@@ -39,10 +39,13 @@ ROWS = 16_384  # at once
 PLACE = re.compile(r"s3://([^/]+)/(.+)")
 
 
-def from_s3_inventory(session: Session, region: str, manifest: str, prefix: str, folder: Path) -> Inventory:
-    """An inventory of a prefix from `s3://…/manifest.json`: the latest versions, delete markers left out.
+def from_s3_inventory(
+    session: Session, region: str, manifest: str, of: str, prefix: str, folder: Path, *, since: datetime | None = None
+) -> Inventory:
+    """An inventory of bucket `of` and a prefix from `s3://…/manifest.json`: latest versions, no delete markers.
 
-    Memory: some thousand rows; the files come to a temporary folder one by one. How old it is, is in the facts.
+    Memory: some thousand rows; the files come to a temporary folder one by one. It began and ended when AWS made it;
+    refused when that was before `since`.
     """
     found = PLACE.fullmatch(manifest)
     if found is None:
@@ -50,6 +53,15 @@ def from_s3_inventory(session: Session, region: str, manifest: str, prefix: str,
     client = session.client("s3", region)
     said = _manifest(client, manifest, found[1], found[2])
     created = datetime.fromtimestamp(int(said["creationTimestamp"]) / 1000, UTC)
+    if said["sourceBucket"] != of:
+        raise AwsError(
+            f"{manifest} lists the bucket {said['sourceBucket']}, not {of}. Give a manifest of {of}, or LIST."
+        )
+    if since is not None and created < since:
+        raise AwsError(
+            f"{manifest} is of {created:%Y-%m-%d %H:%M} UTC. The task's last execution ended later, at "
+            f"{since:%Y-%m-%d %H:%M} UTC, so it does not say what that left. Wait for the next inventory, or LIST."
+        )
     root, parameters = f"s3://{said['sourceBucket']}/{prefix}", {"manifest": manifest, "created": created.isoformat()}
     bucket = said["destinationBucket"].removeprefix("arn:aws:s3:::").rpartition(":")[2]
     with Writer(folder, side="bucket", root=root, parameters=parameters) as writer:
@@ -60,10 +72,7 @@ def from_s3_inventory(session: Session, region: str, manifest: str, prefix: str,
                 local = _fetched(client, bucket, file, Path(place))
                 for rows in _rows(local, said):
                     shard.write(_batch(rows, prefix))
-        age = (datetime.now(UTC) - created).total_seconds()
-        return writer.finish(
-            method="S3 Inventory", created=created.isoformat(), age_seconds=round(age), manifest=manifest
-        )
+        return writer.finish(seen=created, method="S3 Inventory", manifest=manifest)
 
 
 def _manifest(client: Client, manifest: str, bucket: str, key: str) -> dict[str, Any]:
@@ -71,9 +80,7 @@ def _manifest(client: Client, manifest: str, bucket: str, key: str) -> dict[str,
     body = client.look("get_object", Bucket=bucket, Key=key)["Body"].read()
     try:
         said: dict[str, Any] = json.loads(body)
-        missing = {"sourceBucket", "destinationBucket", "creationTimestamp", "fileFormat", "fileSchema", "files"} - set(
-            said
-        )
+        missing = MEMBERS - set(said)
     except (ValueError, TypeError) as error:
         raise AwsError(
             f"{manifest} is not an S3 Inventory manifest: {error}. Give the manifest.json itself."

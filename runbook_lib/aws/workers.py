@@ -33,7 +33,8 @@ ERRORS: dict[str, type[AwsError]] = {"denied": AccessDenied, "expired": Credenti
 OPERATIONS = {"LIST": "ListObjectsV2", "HEAD": "HeadObject", "GET": "GetObject"}
 SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/")
 BEAT = 0.5  # seconds between two looks at the progress
-MEMORY = {"MALLOC_ARENA_MAX": "2"}  # glibc: an arena for each thread would keep what each once needed
+# glibc: an arena for each thread would keep what each once needed; a page's memory is used again, not given back.
+MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 Job = dict[str, Any]
 
 

@@ -74,7 +74,7 @@ def posix(metadata: dict[str, str]) -> Posix:
         gid=number("file-group", int),
         mode=number("file-permissions", lambda text: int(text, 8)),
         mtime_ns=number("file-mtime", nanoseconds),
-        mtime_step=1_000_000 if metadata.get("file-mtime", "").isdigit() else 1,
+        mtime_step=1_000_000 if metadata.get("file-mtime", "").removeprefix("-").isdigit() else 1,
     )
 
 

@@ -6,6 +6,7 @@ to standard output as a stream of blocks; it writes nothing else, except two unn
 # ruff: noqa: B905, SIM115, UP006, UP031, UP035
 
 import fcntl
+import gc
 import os
 import signal
 import struct
@@ -25,6 +26,7 @@ from .scanner import BEAT, ROWS, Scan
 SMALL = 20000  # entries up to which one process and one shard are enough
 PLANNED = 100000  # names read for a plan
 SHARDS = 64  # at least, of a larger tree
+SELDOM = 100000  # objects between two looks for cycles: there are hardly any, and every stat counts
 HASHED_AT_ONCE = 64  # files of one block, at most
 
 Request = Dict[str, Any]
@@ -143,7 +145,7 @@ def plan(tree: Tree, scan: Scan, processes: int) -> List[str]:
         if len(names) == scan.limit:  # a huge folder: as many pieces as there are processes
             cuts.update(key + parts[len(parts) * i // processes][0] for i in range(1, processes))
         folders = [(key + part, path + name + b"/") for part, name in parts if part[-1:] == b"/"]
-        folders = [folder for folder in folders if scan.filter.looks_into(folder[0])]
+        folders = [one for one in folders if one[0] not in scan.filter.skipped and scan.filter.looks_into(one[0])]
         cuts.update(folder for folder, _ in folders)
         waiting.extend(folders)
     if not waiting and read <= SMALL:
@@ -281,6 +283,7 @@ def main(request: Request) -> None:
     request["root"] = os.path.abspath(request["root"])  # each process goes there from where it is
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.nice(request["nice"])
+    gc.set_threshold(SELDOM)
     output = Output()
     output.write(begin())
     mode = {"scan": scan, "look": look_again, "hash": hash_files, "can": can}[request["mode"]]

@@ -10,11 +10,11 @@ SELECT * FROM (
         CASE
             WHEN s.problem IS NOT NULL OR o.problem IS NOT NULL THEN
                 CASE
-                    WHEN COALESCE(s.problem, o.problem) LIKE 'not UTF-8%' THEN 'not UTF-8'
+                    WHEN COALESCE(s.problem, o.problem) LIKE 'not UTF-8%' OR COALESCE(s.problem, o.problem) LIKE 'target not UTF-8%' THEN 'not UTF-8'
                     WHEN COALESCE(s.problem, o.problem) LIKE 'changed while looking%' THEN 'changed while looking'
                     ELSE 'unreadable'
                 END
-            WHEN s.kind = 'other' THEN 'special'
+            WHEN s.kind = 'other' AND (o.key IS NULL OR o.kind = 'other') THEN 'special'
             WHEN o.key IS NULL THEN 'missing'
             WHEN s.key IS NULL THEN 'extra'
             -- only a HEAD tells that an object is a link: without it, nothing knows its mode

@@ -74,6 +74,16 @@ class Spreadsheet:
         self._file.close()
         self._new.replace(self.path)
 
+    def __enter__(self) -> Spreadsheet:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is None:
+            self.close()
+        else:
+            self._file.close()
+            self._new.unlink()
+
 
 def _cells(column: pa.Array) -> list[object]:
     if column.type == pa.bool_():

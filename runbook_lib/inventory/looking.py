@@ -2,7 +2,7 @@
 
 Sent to the application server as it is: the standard library only, Python 3.6 or newer.
 """
-# ruff: noqa: UP006, UP007, UP031, UP035, UP045
+# ruff: noqa: B905, UP006, UP007, UP031, UP035, UP045
 
 import errno
 import os
@@ -10,6 +10,7 @@ import re
 import stat
 import time
 from array import array
+from operator import lt
 from typing import Any, Dict, Iterable, List, Match, Optional, Sequence, Tuple, Union
 
 from .encoding import encode, numbers, some_numbers, some_strings, strings
@@ -17,6 +18,7 @@ from .encoding import encode, numbers, some_numbers, some_strings, strings
 PIECE = 900  # bytes of a path given to the kernel at once; PATH_MAX is 4096, on macOS 1024
 FILE, FOLDER, LINK, OTHER = range(4)  # as schema.KINDS
 KIND_OF_TYPE = bytes({8: FILE, 4: FOLDER, 10: LINK}.get(number, OTHER) for number in range(256))  # of st_mode >> 12
+FAR = 1 << 63  # nanoseconds
 CHANGED = "changed while looking"
 NOT_UTF8 = "not UTF-8"
 GONE = (errno.ENOENT, errno.ENOTDIR)
@@ -37,30 +39,48 @@ class Block:
         self.some: Dict[str, Dict[int, int]] = {"links": {}, "inode": {}, "allocated": {}}
         self.texts: Dict[str, Dict[int, bytes]] = {"target": {}, "problem": {}, "raw": {}}
         self.unknown: List[int] = []  # rows of which only the name is known
+        self.undated: List[int] = []  # rows whose modification time no column holds
 
     def extend(self, keys: List[bytes], stats: Sequence[os.stat_result]) -> None:
         """Rows of entries that could be looked at."""
-        at, modes = len(self.keys), [s.st_mode for s in stats]
+        at = len(self.keys)
+        modes, inodes, _, links, uids, gids, sizes = list(zip(*stats))[:7]  # one pass in C over what a stat begins with
         kinds = bytes([mode >> 12 for mode in modes]).translate(KIND_OF_TYPE)
         self.keys += keys
         self.kinds += kinds
         columns = self.numbers
-        columns["size"].extend([s.st_size for s in stats])
-        columns["mtime_ns"].extend([s.st_mtime_ns for s in stats])
+        columns["size"].extend(sizes)
+        try:
+            columns["mtime_ns"].extend([s.st_mtime_ns for s in stats])
+        except OverflowError:
+            del columns["mtime_ns"][at:]
+            self.dated(at, stats)
         columns["mode"].extend([mode & 0o7777 for mode in modes])
-        columns["uid"].extend([s.st_uid for s in stats])
-        columns["gid"].extend([s.st_gid for s in stats])
-        odd = [i for i, s in enumerate(stats) if s.st_nlink > 1 or s.st_blocks * 512 < s.st_size]
-        for i in odd:
-            s = stats[i]
-            if kinds[i] == FILE and s.st_nlink > 1:
-                self.some["links"][at + i], self.some["inode"][at + i] = s.st_nlink, s.st_ino
-            if kinds[i] == FILE and s.st_blocks * 512 < s.st_size:
-                self.some["allocated"][at + i] = s.st_blocks * 512
+        columns["uid"].extend(uids)
+        columns["gid"].extend(gids)
+        if max(links) > 1:
+            for i, count in enumerate(links):
+                if kinds[i] == FILE and count > 1:
+                    # an inode of a file server may have all of 64 bits, and the column a sign
+                    self.some["links"][at + i], self.some["inode"][at + i] = count, inodes[i] - (inodes[i] >> 63 << 64)
+        held = [s.st_blocks * 512 for s in stats]
+        if True in map(lt, held, sizes):
+            for i, count in enumerate(held):
+                if kinds[i] == FILE and count < sizes[i]:
+                    self.some["allocated"][at + i] = count
         if FOLDER in kinds or OTHER in kinds:
             for i, kind in enumerate(kinds):
                 if kind in (FOLDER, OTHER):
                     columns["size"][at + i] = 0
+
+    def dated(self, at: int, stats: Sequence[os.stat_result]) -> None:
+        """The modification times of rows from `at` on; those beyond 64 bits of nanoseconds become a problem."""
+        for row, s in enumerate(stats, at):
+            fits = -FAR <= s.st_mtime_ns < FAR
+            self.numbers["mtime_ns"].append(s.st_mtime_ns if fits else 0)
+            if not fits:
+                self.undated.append(row)
+                self.texts["problem"][row] = b"modification time before 1678 or after 2262: cannot be compared"
 
     def add(
         self, key: bytes, path: bytes, seen: Seen, problem: Optional[str] = None, to: Optional[Target] = None
@@ -85,6 +105,8 @@ class Block:
         if key != own:
             self.texts["raw"][row] = own
             problems.append(NOT_UTF8)
+        if row in self.texts["problem"]:
+            problems.append(self.texts["problem"][row].decode())
         if problems:
             self.texts["problem"][row] = "; ".join(problems).encode()
 
@@ -93,7 +115,8 @@ class Block:
         rows = len(self.keys)
         columns = {"key": strings(self.keys), "kind": [b"", bytes(self.kinds)]}
         for name, values in self.numbers.items():
-            columns[name] = numbers(values.typecode, values, self.unknown, rows)
+            nulls = self.unknown + self.undated if name == "mtime_ns" else self.unknown
+            columns[name] = numbers(values.typecode, values, nulls, rows)
         some = {name: some_numbers("i" if name == "links" else "q", rows, found) for name, found in self.some.items()}
         texts = {name: some_strings(rows, found) for name, found in self.texts.items()}
         return encode(shard, rows, dict(columns, **some, **texts), compress)
@@ -172,6 +195,14 @@ def look(name: bytes) -> Seen:
         return os.lstat(name)
     except OSError as error:
         return error
+
+
+def all_files(seen: List[Any]) -> bool:
+    """Whether all could be looked at, and are regular files."""
+    try:
+        return {s.st_mode >> 12 for s in seen} == {8}
+    except AttributeError:  # one is an error
+        return False
 
 
 def is_link(seen: Seen) -> bool:

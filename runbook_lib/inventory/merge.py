@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .lines import Lines, Spreadsheet, read
 from .pairing import Joined, joined
 from .progress import Progress
 from .reading import Inventory
-from .recheck import Recheck, SecondLook
+from .recheck import Digest, Recheck, SecondLook
 from .result import Comparison, Count, Difference, Looked, SideSeen
 from .rules import COLUMNS, Judge, Level, Rules
 from .runs import one
@@ -38,17 +39,28 @@ def compare(
     rules: Rules,
     out: Path,
     recheck: Recheck | None = None,
+    digest: Digest | None = None,
     sample: Sample | None = None,
     progress: PROGRESS = lambda said: None,
 ) -> Comparison:
-    """Compare two inventories at a level; the differences go to `out` as Parquet and CSV, at any number."""
+    """Compare two inventories at a level; the differences go to `out` as Parquet and CSV, at any number.
+
+    `recheck` looks again at what differs; `digest` reads the content of what is equal then, at levels that ask for it.
+    """
     if (level == "sample") != (sample is not None):
         raise InventoryError("A sample and the level 'sample' go together: give both, or another level alone.")
     out.mkdir(parents=True, exist_ok=True)
+    second = None
+    if recheck is not None:
+        second = SecondLook(recheck, level, rules, digest=digest, sample=sample, scanned=source.side == "source")
+    run = _Run(source, other, level, rules, out, second, sample, progress)
     # Arrow's own allocators keep what they no longer need: a quarter more memory, for nothing
+    usual = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())
-    run = _Run(source, other, level, rules, out, recheck, sample, progress)
-    run.look()
+    try:
+        run.look()
+    finally:
+        pa.set_memory_pool(usual)
     return run.result()
 
 
@@ -57,17 +69,18 @@ class _Run:
 
     def __init__(
         self, source: Inventory, other: Inventory, level: Level, rules: Rules, out: Path,
-        recheck: Recheck | None, sample: Sample | None, progress: PROGRESS,
+        second: SecondLook | None, sample: Sample | None, progress: PROGRESS,
     ) -> None:  # fmt: skip
         self.source, self.other, self.level, self.rules, self.out = source, other, level, rules, out
         self.sample, self.progress = sample, progress
         self.judge = Judge(level, rules, source.ended, sample)
-        self.second = None if recheck is None else SecondLook(recheck, level, rules)
+        self.second = second
         self.scopes = (Scope(rules.filters), Scope(rules.filters))
         self.tops = Tops()
         self.hard_links = self.sparse = self.entries = self.told = 0
         self.kinds: set[str] = set()  # of differences
         self.may_collide = False
+        self.spellings = True  # whether names that are the same otherwise spelled were told
         self.counts: dict[tuple[str, bool], Count] = {}
         self.first: list[Difference] = []
 
@@ -78,15 +91,34 @@ class _Run:
             with Lines(found) as lines:
                 self._differences(lines)
                 if self.may_collide:
-                    scope = Scope(self.rules.filters)
-                    for batch in names.collisions(self.source, self.out):
-                        lines.write(scope.inside(batch))
+                    self._collisions(lines)
             in_order = lines.rows == self.told and not {d.MISSING, d.EXTRA} <= self.kinds
-            self._put(read(found) if in_order else names.ordered(found, self.out))
+            self._put(read(found) if in_order else self._ordered(found))
         finally:
             found.unlink(missing_ok=True)
             if (self.out / "spill").exists():
                 shutil.rmtree(self.out / "spill")
+
+    def _collisions(self, lines: Lines) -> None:
+        scope = Scope(self.rules.filters)
+        try:
+            for batch in names.collisions(self.source, self.out):
+                lines.write(scope.inside(batch))
+        except names.TooMany:
+            self.spellings = False
+
+    def _ordered(self, found: Path) -> Iterator[pa.RecordBatch]:
+        """The lines in order, by other spellings too where memory allows: that is known before the first is given."""
+        lines = names.ordered(found, self.out)
+        try:
+            first = next(lines, None)
+        except names.TooMany:
+            self.spellings = False
+            yield from names.plain(found, self.out)
+            return
+        if first is not None:
+            yield first
+        yield from lines
 
     def _differences(self, lines: Lines) -> None:
         columns = COLUMNS[self.level]
@@ -119,13 +151,11 @@ class _Run:
 
     def _put(self, batches: Iterator[pa.RecordBatch]) -> None:
         """Write the result's two files, and count."""
-        sheet = Spreadsheet(self.out / CSV)
-        with Lines(self.out / PARQUET) as lines:
+        with Lines(self.out / PARQUET) as lines, Spreadsheet(self.out / CSV) as sheet:
             for batch in batches:
                 lines.write(batch)
                 sheet.write(batch)
                 self._count(batch)
-        sheet.close()
 
     def _count(self, batch: pa.RecordBatch) -> None:
         self.tops.fail(batch)
@@ -141,13 +171,16 @@ class _Run:
 
     def result(self) -> Comparison:
         """What was found."""
-        second = self.second
+        second, compared, lacking = self.second, Counter(self.judge.compared), Counter(self.judge.not_compared)
+        if second is not None:
+            compared.update(second.compared)
+            lacking.update(second.not_compared)
         return Comparison(
             level=self.level,
             source=SideSeen.of(self.source, self.rules.labels[0], self.scopes[0]),
             other=SideSeen.of(self.other, self.rules.labels[1], self.scopes[1]),
-            compared=dict(self.judge.compared),
-            not_compared={name: count for name, count in self.judge.not_compared.items() if count},
+            compared=dict(compared),
+            not_compared={name: count for name, count in lacking.items() if count},
             counts=tuple(sorted(self.counts.values(), key=lambda count: (not count.fails, -count.lines))),
             first=tuple(self.first),
             tops=dict(self.tops.of),
@@ -157,6 +190,7 @@ class _Run:
             sparse=self.sparse,
             parquet=self.out / PARQUET,
             csv=self.out / CSV,
+            spellings=self.spellings,
         )
 
 

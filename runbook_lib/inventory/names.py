@@ -13,10 +13,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..errors import InventoryError
 from . import differences as d
 from .reading import ROWS_AT_ONCE, Inventory
 
-MEMORY = "64MB"  # for DuckDB; what does not fit is spilled beside the result
+MEMORY = "128MB"  # for DuckDB; what does not fit is spilled beside the result
+
+
+class TooMany(InventoryError):
+    """More names than can be looked at in the memory that is allowed."""
 
 
 def may_collide(keys: pa.Array) -> bool:
@@ -33,11 +38,12 @@ def connection(folder: Path) -> duckdb.DuckDBPyConnection:
 
 
 COLLISIONS = """
-WITH folded AS (SELECT hash(nfc_normalize(lower(key))) AS folded FROM read_parquet($files)),
+WITH folded AS (SELECT hash(nfc_normalize(lower(key))) AS folded FROM read_parquet($files, hive_partitioning=false)),
 twice AS (SELECT folded FROM folded GROUP BY folded HAVING count(*) > 1),
 suspects AS (
     SELECT key, nfc_normalize(lower(key)) AS name, kind::VARCHAR AS kind, size
-    FROM read_parquet($files) WHERE hash(nfc_normalize(lower(key))) IN (SELECT folded FROM twice)
+    FROM read_parquet($files, hive_partitioning=false)
+    WHERE hash(nfc_normalize(lower(key))) IN (SELECT folded FROM twice)
 ),
 beside AS (
     SELECT *, coalesce(lag(key) OVER same, lead(key) OVER same) AS twin
@@ -59,7 +65,7 @@ def collisions(source: Inventory, folder: Path) -> Iterator[pa.RecordBatch]:
 
 # A missing and an extra key that are the same name otherwise spelled become one line.
 ORDERED = """
-WITH lines AS (SELECT * FROM read_parquet($lines)),
+WITH lines AS (SELECT * FROM read_parquet($lines, hive_partitioning=false)),
 alone AS (
     SELECT *, rtrim(key, '/') AS bare, nfc_normalize(lower(nfc_normalize(bare))) AS name, hash(name) AS hashed
     FROM lines WHERE difference IN ('missing', 'extra')
@@ -84,14 +90,18 @@ pairs AS (
         AND ours.difference = 'missing' AND theirs.difference = 'extra'
 )
 SELECT
-    lines.key, coalesce(pairs.difference, lines.difference) AS difference, lines.fails, lines.kind,
-    CASE WHEN pairs.ours IS NULL THEN lines.source ELSE lines.key END AS source,
-    coalesce(pairs.theirs, lines.other) AS other, lines.source_bytes,
-    coalesce(pairs.bytes, lines.other_bytes) AS other_bytes
-FROM lines LEFT JOIN pairs ON lines.key = pairs.ours AND lines.difference = 'missing'
+    lines.key, CASE WHEN missing THEN pairs.difference ELSE lines.difference END AS difference, lines.fails, lines.kind,
+    CASE WHEN missing THEN lines.key ELSE lines.source END AS source,
+    CASE WHEN missing THEN pairs.theirs ELSE lines.other END AS other, lines.source_bytes,
+    CASE WHEN missing THEN pairs.bytes ELSE lines.other_bytes END AS other_bytes
+FROM (SELECT *, difference = 'missing' AND key IN (SELECT ours FROM pairs) AS missing FROM lines) AS lines
+LEFT JOIN pairs ON lines.key = pairs.ours
 WHERE NOT (lines.difference = 'extra' AND lines.key IN (SELECT theirs FROM pairs))
+    AND NOT coalesce(lines.difference IN ($form, $case) AND lines.difference = pairs.difference, false)
 ORDER BY lines.key, difference
 """
+
+PLAIN = "SELECT * FROM read_parquet($lines, hive_partitioning=false) ORDER BY key, difference"
 
 
 def ordered(lines: Path, folder: Path) -> Iterator[pa.RecordBatch]:
@@ -101,9 +111,26 @@ def ordered(lines: Path, folder: Path) -> Iterator[pa.RecordBatch]:
         yield from _batches(database, ORDERED, values)
 
 
+def plain(lines: Path, folder: Path) -> Iterator[pa.RecordBatch]:
+    """The lines of a file in order, and nothing else."""
+    with connection(folder) as database:
+        yield from _batches(database, PLAIN, {"lines": str(lines)})
+
+
 def _batches(database: duckdb.DuckDBPyConnection, statement: str, values: dict[str, Any]) -> Iterator[pa.RecordBatch]:
-    for batch in database.sql(statement, params=values).to_arrow_reader(ROWS_AT_ONCE):
-        yield pa.RecordBatch.from_arrays(
-            [column.cast(field.type) for column, field in zip(batch.columns, d.DIFFERENCES, strict=True)],
-            schema=d.DIFFERENCES,
-        )
+    try:
+        for batch in database.sql(statement, params=values).to_arrow_reader(ROWS_AT_ONCE):
+            yield pa.RecordBatch.from_arrays(
+                [column.cast(field.type) for column, field in zip(batch.columns, d.DIFFERENCES, strict=True)],
+                schema=d.DIFFERENCES,
+            )
+    except (duckdb.Error, OSError) as error:  # Arrow's reader wraps what DuckDB says while rows are fetched
+        if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in str(error):
+            raise TooMany(
+                f"The differences do not fit into {MEMORY} of memory: {str(error).splitlines()[0]}. Correct what "
+                "differs most (a wrong prefix or filter makes every file differ), then compare again."
+            ) from error
+        raise InventoryError(
+            f"The differences cannot be put in order: {error}. Look whether the disk of the result's folder has room, "
+            "then compare again."
+        ) from error

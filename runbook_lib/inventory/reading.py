@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -52,8 +52,11 @@ class Inventory:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path) -> Inventory:
-        """The inventory in a folder; `InventoryError` when there is none, or not all of it."""
+    def open(cls, folder: Path, *, of: Mapping[str, Any] | None = None) -> Inventory:
+        """The inventory in a folder; `InventoryError` when there is none, or not all of it.
+
+        `of` says what it has to be of: any of `side`, `root`, and parameters by their names.
+        """
         manifest = folder / MANIFEST
         try:
             said = json.loads(manifest.read_text("utf-8"))
@@ -80,7 +83,22 @@ class Inventory:
                 raise InventoryError(
                     f"{path} is missing or not as long as {MANIFEST} says. Move the folder away and make it again."
                 )
+        found._refuse_another(of or {})
         return found
+
+    def _refuse_another(self, of: Mapping[str, Any]) -> None:
+        mine = {**self.parameters, "side": self.side, "root": self.root}
+        for name, value in json.loads(json.dumps(dict(of))).items():
+            if mine.get(name) != value:
+                raise InventoryError(
+                    f"{self.folder} has an inventory with {name} {mine.get(name)!r}, not {value!r}. Choose another "
+                    "folder."
+                )
+
+    @property
+    def made_of(self) -> list[str]:
+        """The SHA-256 of its parts, by which what is made of it can say so."""
+        return [part.sha256 for part in self.parts]
 
     @property
     def rows(self) -> int:

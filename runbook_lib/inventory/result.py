@@ -43,6 +43,9 @@ class SideSeen:
     datasync_objects: int  # DataSync's own object at the top
     began: datetime
     ended: datetime
+    skipped: int = 0  # snapshot folders at the top, which were left out
+    vanished: int = 0  # entries that went away during the scan
+    not_looked_into: int = 0  # folders that the task's filters leave out
 
     @classmethod
     def of(cls, inventory: Inventory, label: str, scope: Scope) -> SideSeen:
@@ -50,7 +53,23 @@ class SideSeen:
         return cls(
             label, inventory.root, inventory.rows, inventory.kinds.get(FILE, 0), inventory.bytes,
             scope.left_out, scope.datasync_objects, inventory.began, inventory.ended,
+            *(inventory.facts.get(name, 0) for name in ("skipped", "vanished", "not looked into")),
         )  # fmt: skip
+
+    def remarks(self) -> list[str]:
+        """What its counts do not show."""
+        notes = []
+        if self.datasync_objects:
+            notes.append(f"{METADATA_KEY} in {self.label} is DataSync's own, and no difference.")
+        if self.skipped:
+            notes.append(f"{plural(self.skipped, 'snapshot folder')} at the top of {self.label} left out.")
+        if self.vanished:
+            entries = plural(self.vanished, "entry")
+            notes.append(f"{entries} of {self.label} went away while it was scanned.")
+        if self.not_looked_into:
+            folders = plural(self.not_looked_into, "folder")
+            notes.append(f"{folders} of {self.label} not looked into: the task's filters leave all of it out.")
+        return notes
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,7 @@ class Comparison(Shown):
     sparse: int
     parquet: Path
     csv: Path
+    spellings: bool = True  # whether names that are the same but for case or form were told
 
     @property
     def files(self) -> int:
@@ -173,8 +193,9 @@ class Comparison(Shown):
         if self.again is not None and self.again.not_looked:
             notes.append(f"{plural(self.again.not_looked, 'entry')} not looked at again: there are too many.")
         for side in (self.source, self.other):
-            if side.datasync_objects:
-                notes.append(f"{METADATA_KEY} in {side.label} is DataSync's own, and no difference.")
+            notes += side.remarks()
+        if not self.spellings:
+            notes.append("Not told: which names are the same but for case or normalisation; there are too many.")
         if self.hard_links:
             notes.append(f"{plural(self.hard_links, 'file')} with several hard links: each name has its own object.")
         if self.sparse:
@@ -237,7 +258,7 @@ class Comparison(Shown):
             "counts": [asdict(count) for count in self.counts], "first": [asdict(line) for line in self.first],
             "top_level_folders": {name: asdict(top) for name, top in self.worst()[:100]},
             "again": self.again and asdict(self.again), "sample": sampled,
-            "hard_links": self.hard_links, "sparse": self.sparse,
+            "hard_links": self.hard_links, "sparse": self.sparse, "spellings": self.spellings,
             "files": {"parquet": self.parquet.name, "csv": self.csv.name},
         }  # fmt: skip
 

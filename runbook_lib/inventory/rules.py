@@ -28,8 +28,8 @@ from .sampling import Sample
 from .schema import FILE, FOLDER, KINDS, LINK, LONGEST_KEY, OTHER
 
 Level = Literal["names", "size", "metadata", "content", "sample"]
-BASE = ["key", "kind", "size", "mtime_ns", "problem", "last_modified_us"]
-METADATA = ["mtime_step_ns", "mode", "uid", "gid", "target"]
+BASE = ["key", "kind", "size", "mtime_ns", "mtime_step_ns", "mode", "problem", "last_modified_us"]
+METADATA = ["uid", "gid", "target"]
 CHECKSUM = ["checksum_algorithm", "checksum_type", "checksum"]
 COLUMNS: dict[str, list[str]] = {
     "names": BASE,
@@ -38,7 +38,7 @@ COLUMNS: dict[str, list[str]] = {
     "content": BASE + METADATA + CHECKSUM,
     "sample": BASE + CHECKSUM,
 }
-PROBLEMS = (d.NOT_UTF8, d.CHANGED)  # which a row's `problem` may begin with; all others are unreadable
+PROBLEMS = {d.NOT_UTF8: d.NOT_UTF8, "target not UTF-8": d.NOT_UTF8, d.CHANGED: d.CHANGED}  # by how `problem` begins
 CODES = {name: KINDS.index(name).as_py() for name in (FILE, FOLDER, LINK, OTHER)}
 
 
@@ -87,14 +87,12 @@ class Judge:
         here, there = codes(source), codes(other)
         self.compared["names"] += source.num_rows
         self.compared["files"] += int(np.count_nonzero(here == CODES[FILE]))
-        bad = _known(source, "problem") | _known(other, "problem")
-        special = (here == CODES[OTHER]) & ~bad  # what cannot be read has no kind that is known
-        apart = (here != there) & ~special
+        bad = known(source, "problem") | known(other, "problem")
+        special = (here == CODES[OTHER]) & (there == CODES[OTHER]) & ~bad  # what cannot be read has no known kind
+        apart = here != there
         if self.level in ("names", "size", "sample"):
-            # only a HEAD tells that an object is a link
-            apart &= ~(
-                ((here == CODES[LINK]) & (there == CODES[FILE])) | ((here == CODES[FILE]) & (there == CODES[LINK]))
-            )
+            # only a HEAD tells that an object is a link: without it, nothing knows its mode
+            apart &= ~((here == CODES[LINK]) & (there == CODES[FILE]) & ~known(other, "mode"))
         found = [self._special(source, other, special), *self._problems(source, other, bad)]
         found.append(_rows(d.KIND, source, other, apart & ~bad, "kind"))
         usable = ~(special | apart | bad)
@@ -111,7 +109,7 @@ class Judge:
 
     def _differ(self, name: str, source: pa.RecordBatch, other: pa.RecordBatch, asked: Mask) -> Mask:
         """Where a number differs; rows that one side knows nothing of are counted as not compared."""
-        both = asked & _known(source, name) & _known(other, name)
+        both = asked & known(source, name) & known(other, name)
         self.compared[name] += int(both.sum())
         self.not_compared[name] += int(asked.sum() - both.sum())
         if source.column(name).equals(other.column(name)):
@@ -120,14 +118,19 @@ class Judge:
 
     def _stale(self, source: pa.RecordBatch, other: pa.RecordBatch, files: Mask) -> pa.Table:
         """Written to S3 before the file was last changed: certain, unless S3 keeps the file's own time."""
-        known = files & _known(source, "mtime_ns") & _known(other, "last_modified_us") & ~_known(other, "mtime_ns")
-        if not known.any():
+        kept = known(other, "mtime_ns")
+        asked = files & known(source, "mtime_ns") & known(other, "last_modified_us")
+        if self.level in ("metadata", "content") and "mtime" in self.rules.fields:
+            asked &= ~kept  # a time that is another is said as such
+        elif kept.any():
+            asked &= ~kept | unlike(source, other, "mtime_ns")
+        if not asked.any():
             return _none()
-        self.compared["stale"] += int(known.sum())
+        self.compared["stale"] += int(asked.sum())
         changed = numbers(source, "mtime_ns") // 1000
         stale = changed > numbers(other, "last_modified_us") + int(self.rules.skew * 1_000_000)
         stale &= changed <= int(self.until.timestamp() * 1_000_000)
-        return _rows(d.STALE, source, other, known & stale, "mtime_ns", "last_modified_us")
+        return _rows(d.STALE, source, other, asked & stale, "mtime_ns", "last_modified_us")
 
     def _metadata(self, source: pa.RecordBatch, other: pa.RecordBatch, usable: Mask, links: Mask) -> list[pa.Table]:
         found, lost = [], np.zeros(len(usable), dtype=np.int64)
@@ -136,12 +139,12 @@ class Judge:
                 continue
             column = "mtime_ns" if column == "mtime" else column
             asked = usable & (links if column == "target" else ~links if column == "mode" else usable)
-            here, there = _known(source, column), _known(other, column)
+            here, there = known(source, column), known(other, column)
             self.compared[name] += int((asked & here & there).sum())
             self.not_compared[name] += int((asked & ~here).sum())
             lost |= (asked & here & ~there).astype(np.int64) << bit
             if not source.column(column).equals(other.column(column)):
-                wrong = asked & here & there & _unlike(source, other, column)
+                wrong = asked & here & there & unlike(source, other, column)
                 found.append(_rows(name, source, other, wrong, column))
         if lost.any():
             text = {code: ", ".join(_names(code)) for code in np.unique(lost[lost > 0]).tolist()}
@@ -154,19 +157,19 @@ class Judge:
         """By checksums of one algorithm and type; unlike ones are the caller's mistake, and say nothing of the file."""
         if self.level == "sample":
             files = files & self._in_sample(source.column("key"))
-        here, there = _known(source, "checksum"), _known(other, "checksum")
+        here, there = known(source, "checksum"), known(other, "checksum")
         both = files & here & there
         self.compared[d.CONTENT] += int(both.sum())
         for name in ("checksum_algorithm", "checksum_type"):
-            unlike = both & _unlike(source, other, name)
-            if unlike.any():
-                raise InventoryError(_unlike_sums(source, other, int(np.flatnonzero(unlike)[0])))
-        wrong = both & _unlike(source, other, "checksum")
+            apart = both & unlike(source, other, name)
+            if apart.any():
+                raise InventoryError(_unlike_sums(source, other, int(np.flatnonzero(apart)[0])))
+        wrong = both & unlike(source, other, "checksum")
         found = [_rows(d.CONTENT, source, other, wrong, "checksum")]
         without = files & ~(here & there)
         if without.any():
             at = pa.array(np.flatnonzero(without))
-            values = [["a checksum" if known else "no checksum" for known in side[without]] for side in (here, there)]
+            values = [["a checksum" if has else "no checksum" for has in side[without]] for side in (here, there)]
             found.append(d.said(d.NO_EVIDENCE, source.take(at), other.take(at), (values[0], values[1])))
         return found
 
@@ -189,12 +192,12 @@ class Judge:
         sides = [None if side is None else side.take(at) for side in (source, other)]
         texts = [None if side is None else side.column("problem").to_pylist() for side in sides]
         first = [next(filter(None, both)) for both in zip(*(side for side in texts if side is not None), strict=True)]
-        names = [next((name for name in PROBLEMS if text.startswith(name)), d.UNREADABLE) for text in first]
+        names = [next((PROBLEMS[it] for it in PROBLEMS if text.startswith(it)), d.UNREADABLE) for text in first]
         lines = d.said(d.UNREADABLE, sides[0], sides[1], (texts[0], texts[1]))
         return [lines.set_column(1, d.DIFFERENCES.field("difference"), pa.array(names))]
 
     def _missing(self, rows: pa.RecordBatch) -> list[pa.Table]:
-        bad = _known(rows, "problem")
+        bad = known(rows, "problem")
         special = (codes(rows) == CODES[OTHER]) & ~bad
         long = _lengths(rows.column("key")) > LONGEST_KEY - len(self.rules.prefix.encode())
         long &= ~special & ~bad
@@ -206,7 +209,7 @@ class Judge:
         return found
 
     def _extra(self, rows: pa.RecordBatch) -> list[pa.Table]:
-        bad = _known(rows, "problem")
+        bad = known(rows, "problem")
         hidden = self._below_unreadable(rows, 0) & ~bad
         found = self._problems(None, rows, bad)
         found.append(_hidden(None, rows, hidden, self.rules.labels[0]))
@@ -239,22 +242,23 @@ def within(keys: pa.Array, chosen: Sequence[str]) -> Mask:
     return np.asarray(pc.is_in(keys, value_set=pa.array(few, pa.string())).to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def _known(batch: pa.RecordBatch, name: str) -> Mask:
+def known(batch: pa.RecordBatch, name: str) -> Mask:
+    """Which rows have a value."""
     column = batch.column(name)
     if column.null_count in (0, len(column)):
         return np.full(len(column), column.null_count == 0)
     return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def _unlike(source: pa.RecordBatch, other: pa.RecordBatch, name: str) -> Mask:
+def unlike(source: pa.RecordBatch, other: pa.RecordBatch, name: str) -> Mask:
     """Where a value differs; rows of which a side knows nothing may be either."""
     here, there = source.column(name), other.column(name)
     if name == "mtime_ns":
         step = np.maximum(numbers(source, "mtime_step_ns"), numbers(other, "mtime_step_ns")).astype(np.int64)
         step = np.maximum(step, 1)
         return np.asarray(numbers(source, name) // step != numbers(other, name) // step, dtype=bool)
-    unlike = pc.fill_null(pc.not_equal(here, there), True)
-    return np.asarray(unlike.to_numpy(zero_copy_only=False), dtype=bool)
+    apart = pc.fill_null(pc.not_equal(here, there), True)
+    return np.asarray(apart.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _lengths(keys: pa.Array) -> Any:
@@ -299,7 +303,7 @@ def _hidden(source: pa.RecordBatch | None, other: pa.RecordBatch | None, which: 
 def _unreadable_folders(batch: pa.RecordBatch) -> list[str]:
     if not batch.num_rows or batch.column("problem").null_count == batch.num_rows:
         return []
-    which = _known(batch, "problem") & (codes(batch) == CODES[FOLDER])
+    which = known(batch, "problem") & (codes(batch) == CODES[FOLDER])
     rows = batch.filter(pa.array(which))
     texts = zip(rows.column("key").to_pylist(), rows.column("problem").to_pylist(), strict=True)
     return [key for key, problem in texts if not problem.startswith(d.NOT_UTF8)]

@@ -24,6 +24,7 @@ from .looking import (
     Target,
     Tree,
     after,
+    all_files,
     is_link,
     keyed,
     looks,
@@ -47,7 +48,7 @@ class Filter:
     def __init__(self, includes: List[List[str]], excludes: List[List[str]], skipped: List[str]) -> None:
         self.includes = [[text.encode() for text in texts] for texts in includes]
         self.excludes = [[text.encode() for text in texts] for texts in excludes]
-        self.skipped = frozenset(name.encode() + b"/" for name in skipped)
+        self.skipped = frozenset(name.encode() + b"/" for name in skipped)  # at the top
 
     def looks_into(self, folder: bytes) -> bool:
         """Whether something below may take part; `folder` is a key. All above it was asked before."""
@@ -145,9 +146,11 @@ class Scan:
 
     def mine(self, key: bytes, names: List[Name]) -> List[Name]:
         """Those of a folder's names that belong to the shard and are not skipped."""
-        kept = [name for name in names if name[0] not in self.filter.skipped]
-        self.facts["skipped"] += len(names) - len(kept)
-        return kept if self.whole(key) else [name for name in kept if self.holds(key + name[0])]
+        if not key and self.filter.skipped:
+            skipped = {name[0] for name in names} & self.filter.skipped
+            names = [name for name in names if name[0] not in skipped]
+            self.facts["skipped"] += sum(self.low <= one and (self.high is None or one < self.high) for one in skipped)
+        return names if self.whole(key) else [name for name in names if self.holds(key + name[0])]
 
     def folder(self, key: bytes, path: bytes, entries: Any) -> Iterator[Child]:
         """Rows of all in a folder; yields its folders, each to be walked before this goes on."""
@@ -177,7 +180,11 @@ class Scan:
     def entries(self, key: bytes, path: bytes, names: List[Name]) -> Iterator[Child]:
         """Rows of some names of the working folder; yields its folders where they stand between the others."""
         self.beat(len(names))
-        seen = looks([name for _, name in names])
+        parts, disk = [part for part, _ in names], [name for _, name in names]
+        seen = looks(disk)
+        if key == path and parts == disk and all_files(seen):
+            self.plain(key, names, seen)
+            return
         targets = {i: target(names[i][1]) for i, found in enumerate(seen) if is_link(found)}  # while we are here
         done, odd_folder = 0, key != path
         for i, (part, name) in enumerate(names):

@@ -27,7 +27,7 @@ def on_duckdb(source: Inventory, other: Inventory, *, memory: str = "1GB", spill
         for name, side in (("source", source), ("other", other)):
             parts = [str(path) for path in side.files]
             if parts:
-                database.read_parquet(parts).create_view(name)
+                database.read_parquet(parts, hive_partitioning=False).create_view(name)
             else:  # an inventory without a row has no file
                 database.from_arrow(SCHEMA.empty_table()).create(name)
         yield from database.sql(statement()).to_arrow_reader(ROWS_AT_ONCE)

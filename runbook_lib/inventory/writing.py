@@ -260,8 +260,11 @@ class Writer:
         self._note(line)
         self._replay(line)
 
-    def finish(self, **facts: Any) -> Inventory:
-        """Put the parts in order, merge those that overlap, and write `inventory.json`."""
+    def finish(self, *, seen: datetime | None = None, **facts: Any) -> Inventory:
+        """Put the parts in order, merge those that overlap, and write `inventory.json`.
+
+        `seen` is when the side was as its rows say, where others looked at it.
+        """
         ordered = sorted(self._parts.values(), key=lambda part: part.first)
         group: list[Part] = []
         for part in [*ordered, None]:
@@ -272,7 +275,7 @@ class Writer:
                 self._join(group)
             group = [] if part is None else [part]
         parts = tuple(sorted(self._parts.values(), key=lambda part: part.first))
-        began, ended = datetime.fromisoformat(self._head["began"]), datetime.now(UTC)
+        began, ended = seen or datetime.fromisoformat(self._head["began"]), seen or datetime.now(UTC)
         head = self._head
         done = Inventory(self.folder, head["side"], head["root"], head["parameters"], began, ended, parts, facts)
         put(self.folder / MANIFEST, json.dumps(done.manifest(), indent=1).encode())

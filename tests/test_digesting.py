@@ -1,0 +1,103 @@
+"""Checksums of the same algorithm are had of both sides, or none are, however the sides change meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from runbook_lib import digesting
+from runbook_lib.digesting import Digests, Reading, Wanted, digested, read_again
+from runbook_lib.inventory.merge import compare
+from runbook_lib.inventory.rules import Rules
+from runbook_lib.inventory.store import Inventory
+from tests.inventories import Row, batch, file, inventory
+
+META: Row = {"mtime_ns": 1_700_000_000_123_456_789, "mode": 0o644, "uid": 1000, "gid": 100}
+
+
+def summed(algorithm: str, checksum: str, kind: str = "FULL_OBJECT") -> Row:
+    return {**META, "checksum_algorithm": algorithm, "checksum_type": kind, "checksum": checksum}
+
+
+def contents(of: dict[str, str], gone: Collection[str] = ()) -> Digests:
+    """Reads files whose checksum is their content."""
+
+    def digests(wanted: Sequence[Wanted]) -> list[pa.RecordBatch]:
+        rows = [
+            file(key, **summed(name, of.get(key, "same"), "COMPOSITE" if parts else "FULL_OBJECT"))
+            for key, name, parts in wanted
+            if key not in gone
+        ]
+        return [batch(rows)] if rows else []
+
+    return digests
+
+
+def reading(
+    source: Digests, other: Digests, parts: Callable[[Sequence[str]], dict[str, tuple[int, ...]]] = lambda keys: {}
+) -> Reading:
+    return Reading(source, other, parts, ("SHA256", "CRC32"), "SHA256")
+
+
+def found(folder: Path, source: Inventory, other: Inventory, how: Reading) -> list[tuple[str, str]]:
+    sides = digested(source, other, folder / "with-checksums", how)
+    result = compare(*sides, level="content", rules=Rules(), out=folder / "out")
+    return [(line["key"], line["difference"]) for line in pq.read_table(result.parquet).to_pylist()]
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Callable[[Row], tuple[Inventory, Inventory]]:
+    """A file on both sides, whose object has a checksum, beside one that has none."""
+
+    def sides(stored: Row) -> tuple[Inventory, Inventory]:
+        here = inventory(tmp_path / "source", [file("a", **META), file("k", **META)])
+        return here, inventory(tmp_path / "bucket", [file("a", **stored), file("k", **META)], side="bucket")
+
+    return sides
+
+
+Two = Callable[[Row], tuple[Inventory, Inventory]]
+
+
+def test_an_object_whose_parts_nobody_knows_is_read(tmp_path: Path, two: Two) -> None:
+    how = reading(contents({}), contents({"a": "other"}))
+    assert found(tmp_path, *two(summed("SHA256", "v-2", "COMPOSITE")), how) == [("a", "content")]
+
+
+def test_an_object_in_parts_that_vanishes_is_without_evidence(tmp_path: Path, two: Two) -> None:
+    how = reading(contents({}), contents({}, gone={"a"}))
+    assert found(tmp_path, *two(summed("SHA256", "v-2", "COMPOSITE")), how) == [("a", "no evidence")]
+
+
+def test_an_object_that_vanishes_before_it_is_read_keeps_no_checksum_of_another_algorithm(
+    tmp_path: Path, two: Two
+) -> None:
+    how = reading(contents({}), contents({}, gone={"a"}))
+    assert found(tmp_path, *two(summed("CRC64NVME", "v")), how) == [("a", "no evidence")]
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_without_evidence(tmp_path: Path, two: Two) -> None:
+    how = reading(contents({}, gone={"a"}), contents({}))
+    assert found(tmp_path, *two(summed("SHA256", "same")), how) == [("a", "no evidence")]
+
+
+def test_no_side_has_more_rows_in_memory_than_are_held_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digesting, "ROWS", 10)
+    held: list[int] = []
+
+    def watched(ours: pa.RecordBatch, theirs: pa.RecordBatch, *more: object) -> object:
+        held.extend((ours.num_rows, theirs.num_rows))
+        return read_again(ours, theirs, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(digesting, "read_again", watched)
+    source = inventory(tmp_path / "s", [file("a"), *(file(f"b{n:03}") for n in range(50))])
+    other = inventory(tmp_path / "o", [file("a"), *(file(f"c{n:03}") for n in range(95))], side="bucket")
+    sides = digested(source, other, tmp_path / "w", reading(contents({}), contents({})))
+    assert max(held) <= 10
+    assert [side.rows for side in sides] == [51, 96]
