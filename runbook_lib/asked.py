@@ -131,8 +131,11 @@ def placed(folder: Path, wanted: Asked) -> Path:
 @contextmanager
 def begun(folder: Path, wanted: Asked) -> Iterator[tuple[Asked, str | None]]:
     """Hold a folder and what it was begun with, with a seed; and when it is gone on with, how old what it has is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be used: {error.strerror}. Choose another folder.") from error
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,6 +146,8 @@ def begun(folder: Path, wanted: Asked) -> Iterator[tuple[Asked, str | None]]:
         if (folder / WISH).exists():
             known = _gone_on_with(folder, wanted)
             yield known, _so_old(folder, known, wanted.began)
+        elif any(folder.iterdir()):
+            raise SettingsError(f"{folder} has files of something else. Choose another folder, or a new one.")
         else:
             seed = secrets.randbits(32) if wanted.wish.seed is None else wanted.wish.seed
             new = replace(wanted, wish=replace(wanted.wish, seed=seed))

@@ -225,11 +225,11 @@ def _environment_database(environment: str, side: str) -> Database:
     return migration.source if side == "source" else migration.target
 
 
-def _environment_files(environment: str, wins: dict[str, Any], gentle: bool) -> Any:
+def _environment_files(environment: str, wins: dict[str, Any], gentle: bool, confirm: str | None) -> Any:
     """The files of an environment, looked at as its file says, but for what wins."""
     from .runbook import Runbook
 
-    rb = Runbook.open(environment, notebook="03_inspect_transfer_stats")
+    rb = Runbook.open(environment, notebook="03_inspect_transfer_stats", confirm=confirm)
     return rb.files_as(**(rb.environment.inventory.gently() if gentle else {}), **wins)
 
 

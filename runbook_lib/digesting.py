@@ -49,12 +49,17 @@ class Filled:
 
 
 def digested(
-    source: Inventory, other: Inventory, folder: Path, reading: Reading, keys: Sequence[str] | None = None
+    source: Inventory,
+    other: Inventory,
+    folder: Path,
+    reading: Reading,
+    keys: Sequence[str] | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Inventory, Inventory]:
     """Both inventories with the checksums of all files that both have in the same size, or of some (sorted) keys.
 
     Goes on with the shards that an earlier call finished in the same folder. `read` and `read_bytes` among the facts
-    of each say how much of that side was read.
+    of each say how much of that side was read. `progress` hears how many rows are done.
     """
     about = {
         "algorithm": reading.algorithm,
@@ -70,6 +75,7 @@ def digested(
         }
         for number, (start, stop) in enumerate(_ranges(source, other) if writers else ()):
             waiting = {at: writer for at, writer in writers.items() if f"{number:05}" not in writer.finished}
+            progress(max(writer.rows for writer in writers.values()))
             if waiting:
                 filled = read_again(_rows(source, start, stop), _rows(other, start, stop), reading, keys)
             for at, writer in waiting.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -141,10 +142,14 @@ class FileSides:
             keys=keys, options=self.list_options, progress=progress,
         )  # fmt: skip
 
+    @cached_property
+    def computable(self) -> frozenset[str]:
+        """The checksum algorithms that the application server can compute."""
+        return scanning.capabilities(self.server.host)
+
     def reading(self, against: Against) -> Reading:
         """How the content of both sides is read."""
-        computable = scanning.capabilities(self.server.host)
-        algorithm = next(name for name in PREFERRED if name in computable)
+        algorithm = next(name for name in PREFERRED if name in self.computable)
         place, options = self.task.destination, self.list_options
 
         def of_mount(side: Side) -> Callable[[Sequence[Wanted]], Iterable[pa.RecordBatch]]:
@@ -159,13 +164,24 @@ class FileSides:
             return heads.part_sizes(self.session, self.region, place.bucket, place.prefix, keys, options)
 
         there = of_bucket if against == "bucket" else of_mount("share")
-        return Reading(of_mount("source"), there, parts, computable, algorithm)
+        return Reading(of_mount("source"), there, parts, self.computable, algorithm)
 
     def with_checksums(
-        self, against: Against, source: Inventory, other: Inventory, folder: Path, keys: Sequence[str] | None
+        self,
+        against: Against,
+        source: Inventory,
+        other: Inventory,
+        folder: Path,
+        keys: Sequence[str] | None,
+        told: Told,
     ) -> tuple[Inventory, Inventory]:
         """Both inventories with checksums of the same algorithm."""
-        return digested(source, other, folder, self.reading(against), keys)
+        began = time.monotonic()
+
+        def progress(rows: int) -> None:
+            told(Progress("both sides", "reading content", rows, 0, 0, max(source.rows, other.rows), began))
+
+        return digested(source, other, folder, self.reading(against), keys, progress)
 
     def read_again(self, against: Against, read: Counter[str]) -> Digest:
         """Reads the content of a few entries; `read` counts the files and bytes read of the other side."""

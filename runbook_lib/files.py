@@ -25,6 +25,7 @@ from .inventory.sampling import sample
 from .inventory.store import Inventory
 from .inventory.writing import put
 
+USUAL = "CRC64NVME"  # the checksum that S3 keeps of an object when its writer gives none
 HEADED = ("metadata", "content", "sample")  # levels that need more of an object than LIST says
 
 
@@ -93,6 +94,7 @@ class Files:
         of: FileComparison | None = None,
         out: Path | None = None,
         told: Told | None = None,
+        said: Callable[[str], None] = lambda sentence: None,
     ) -> FileComparison:
         """Compare every file of the NFS server with the bucket, the share or DataSync's report; changes nothing.
 
@@ -101,7 +103,7 @@ class Files:
 
         `of` is an earlier comparison of the same two sides, whose inventories are looked at further instead of new
         ones. What an earlier call left unfinished is gone on with, on the same day and with all that decides the
-        result unchanged. `told` hears how far it is.
+        result unchanged. `told` hears how far it is, `said` what it will cost, before S3 is asked.
         """
         wish = Wish(level, against, within, take, seed, source)
         wish.refuse()
@@ -110,13 +112,22 @@ class Files:
         folder = out or placed(self._folder() / "files", wanted)
         with begun(folder, wanted) as (known, so_old):
             seen = {name: (folder if earlier is None or name not in known.of else earlier) / name for name in LABELS}
-            found = self._compared(known.wish, folder, seen, told or _line(wish), [so_old] if so_old else [])
+            notes = [so_old] if so_old else []
+            if within is not None:
+                notes.append(f"Only the files directly in /{within.strip('/')} were compared.")
+            found = self._compared(known.wish, folder, seen, told or _line(wish), said, notes)
             put(folder / DONE, json.dumps(found.body(), indent=1).encode())
         self._record("note", key="files compared", value={**found.body(), "folder": folder.name})
         return found
 
     def _compared(
-        self, wish: Wish, folder: Path, seen: Mapping[str, Path], told: Told, notes: list[str]
+        self,
+        wish: Wish,
+        folder: Path,
+        seen: Mapping[str, Path],
+        told: Told,
+        said: Callable[[str], None],
+        notes: list[str],
     ) -> FileComparison:
         """`seen` says where the inventories of what was scanned and listed are; what is made of them is in `folder`."""
         sides, against = self.sides, wish.against
@@ -125,6 +136,8 @@ class Files:
         else:
             source = sides.scanned("source", seen["source"], told)
         estimated = self._estimate(wish, source)
+        if estimated.items:
+            said(estimated.sentence())
         requests: Counter[str] = Counter()
         if against == "bucket":
             other = sides.listed(source, seen["bucket"], told)
@@ -144,13 +157,13 @@ class Files:
             requests.update(other.facts["requests"])
         read = 0
         if wish.level in READ:
-            source, other = sides.with_checksums(against, source, other, folder / "with-checksums", keys)
+            source, other = sides.with_checksums(against, source, other, folder / "with-checksums", keys, told)
             if against == "bucket":
                 requests["GET"] += other.facts["read"]
                 read = other.facts["read_bytes"]
         late: Counter[str] = Counter()  # what the second look read
         comparison = compare(
-            source, other, level=wish.level, rules=sides.rules(against), out=folder, sample=drawn,
+            source, other, level=wish.level, rules=sides.rules(against), out=folder, sample=drawn, progress=told,
             recheck=None if against == "report" else lambda keys: sides.again(against, source, other, keys),
             digest=sides.read_again(against, late) if wish.level in READ and against != "report" else None,
         )  # fmt: skip
@@ -164,7 +177,8 @@ class Files:
         """What it will cost, said before S3 is asked."""
         if wish.against != "bucket":  # what the gateway has to fetch for it is the gateway's own traffic
             return cost.Cost(())
-        found = cost.estimate(wish.level, source.rows, size=source.bytes, sample=wish.take)
+        stored = wish.level not in READ or USUAL in self.sides.computable
+        found = cost.estimate(wish.level, source.rows, size=source.bytes, sample=wish.take, stored=stored)
         self._record("note", key="files: estimated cost", value=found.sentence())
         return found
 

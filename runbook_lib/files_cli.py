@@ -20,8 +20,8 @@ LEVELS = get_args(Level)
 AGAINST = ("bucket", "share", "report")
 SOURCES = ("scan", "report")
 
-# environment, settings of its section `inventory` that win, gentle -> rb.files
-Opened = Callable[[str, dict[str, Any], bool], Any]
+# environment, settings of its section `inventory` that win, gentle, the account confirmed -> rb.files
+Opened = Callable[[str, dict[str, Any], bool, str | None], Any]
 
 
 def register(app: typer.Typer, opened: Opened) -> None:
@@ -45,6 +45,9 @@ def register(app: typer.Typer, opened: Opened) -> None:
         s3_inventory: Annotated[
             str | None, typer.Option(help="s3://bucket/…/manifest.json: stands in for LIST.")
         ] = None,
+        confirm: Annotated[
+            str | None, typer.Option(help="The account once more, where `inventory.exchange` is used.")
+        ] = None,
         gentle: Annotated[
             bool,
             typer.Option(
@@ -67,26 +70,24 @@ def register(app: typer.Typer, opened: Opened) -> None:
         wins: dict[str, Any] = {}
         if s3_inventory is not None:
             wins["s3_inventory"] = s3_inventory
-        files = opened(environment, wins, gentle)
-        with _shown() as told:
-            found = files.compare(
-                level,
-                against=against,
-                within=within,
-                take=sample,
-                seed=seed,
-                source=source,
-                out=out,
-                told=told,
-            )
+        files = opened(environment, wins, gentle, confirm)
+        aside = Console(stderr=True)
+        try:
+            with _shown(aside) as told:
+                found = files.compare(
+                    level, against=against, within=within, take=sample, seed=seed, source=source, out=out,
+                    told=told, said=lambda sentence: aside.print(sentence, soft_wrap=True),
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            aside.print("Interrupted. What is finished is kept: the same command goes on with it, for a day.")
+            raise typer.Exit(130) from None
         print(json.dumps(found.body(), indent=2, ensure_ascii=False) if as_json else repr(found))
-        Console(stderr=True).print(f"Inventories and differences: {found.folder}", soft_wrap=True)
+        aside.print(f"Inventories and differences: {found.folder}", soft_wrap=True)
         raise typer.Exit(0 if found.ok else 1)
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[Any], None]]:
-    """A line on the terminal, on standard error."""
-    console = Console(stderr=True)
+def _shown(console: Console) -> Iterator[Callable[[Any], None]]:
+    """A line on the terminal that says how far it is."""
     with console.status("starting …") as status:
         yield lambda said: status.update(escape(said.sentence(time.monotonic())))

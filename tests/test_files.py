@@ -22,7 +22,7 @@ import pytest
 
 from runbook_lib import Runbook
 from runbook_lib.asked import DONE
-from runbook_lib.errors import AwsError, InventoryError, SettingsError
+from runbook_lib.errors import AwsError, CommandFailed, InventoryError, SettingsError
 from runbook_lib.files import FileComparison
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.throwaway import ThrowawayLab, client
@@ -333,3 +333,39 @@ def test_wrong_words_are_told(rb: Runbook) -> None:
     assert (done.returncode, "names, size, metadata, sample or content" in done.stdout) == (2, True)
     with pytest.raises(SettingsError, match="manifest"):
         _ = rb.files_as(s3_inventory="somewhere")
+
+
+def test_a_folder_of_something_else_is_left_alone(rb: Runbook, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "differences.csv").write_text("mine")
+    with pytest.raises(SettingsError, match="files of something else"):
+        rb.files.compare("names", out=tmp_path / "mine")
+    assert (tmp_path / "mine" / "differences.csv").read_text() == "mine"
+    with pytest.raises(SettingsError, match="cannot be used"):
+        rb.files.compare("names", out=tmp_path / "mine" / "differences.csv")
+
+
+def test_the_cost_is_said_before_s3_is_asked(rb: Runbook) -> None:
+    said: list[str] = []
+    found = rb.files.compare("content", said=said.append)
+    assert len(said) == 1 and said[0].startswith("AWS will charge"), said
+    assert "AWS charges" in repr(found)
+
+
+def test_below_a_mount_that_has_gone_nothing_is_settled(rb: Runbook, lab: ThrowawayLab) -> None:
+    s3, bucket, prefix = objects(rb, lab)
+    s3.delete_object(Bucket=bucket, Key=f"{prefix}images/00010.jpg")
+    top, aside = export(lab), lab.state / "unmounted"
+
+    def told(said: Any) -> None:
+        if said.side == "bucket" and top.exists() and not aside.exists():
+            top.rename(aside)
+            top.mkdir()
+
+    try:
+        with pytest.raises(CommandFailed, match="not the folder any more that was scanned"):
+            rb.files.compare("names", told=told)
+    finally:
+        if aside.exists():
+            top.rmdir()
+            aside.rename(top)

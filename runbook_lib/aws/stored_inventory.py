@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
-from ..errors import AwsError
+from ..errors import AwsError, NotFound
 from ..inventory.store import Inventory, Writer
 from .client import Client, Session
 from .pages import microseconds
@@ -77,7 +77,12 @@ def from_s3_inventory(
 
 def _manifest(client: Client, manifest: str, bucket: str, key: str) -> dict[str, Any]:
     """The manifest, with all that is needed of it."""
-    body = client.look("get_object", Bucket=bucket, Key=key)["Body"].read()
+    try:
+        body = client.look("get_object", Bucket=bucket, Key=key)["Body"].read()
+    except AwsError as error:
+        if error.code not in ("NoSuchKey", "NoSuchBucket"):
+            raise
+        raise NotFound(f"There is no {manifest} ({error.code}). Give the manifest.json of an S3 Inventory.") from error
     try:
         said: dict[str, Any] = json.loads(body)
         missing = MEMBERS - set(said)
