@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runbook_lib.evidence.changer import Changer
 from tests.references import stale
 from tests.throwaway import ThrowawayLab, throwaway_lab
 
@@ -49,3 +50,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def lab(pytestconfig: pytest.Config) -> Iterator[ThrowawayLab]:
     """The session's lab; a participant's is never touched."""
     yield _lab(pytestconfig)
+
+
+@pytest.fixture(autouse=True)
+def nobody_holds_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What this process changed ends with the test: the next test's runner must not find the environment taken."""
+    held: dict[Path, Changer] = {}
+    monkeypatch.setattr(Changer, "of_process", lambda path: held.setdefault(path, Changer(path)))
+    yield
+    for changer in held.values():
+        changer.close()

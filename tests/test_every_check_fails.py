@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,12 @@ import pytest
 from runbook_lib import Runbook
 from runbook_lib import share as share_module
 from runbook_lib.errors import CheckFailed
-from runbook_lib.evidence.changer import Changer
 from tests.test_journey import execute, mended, other_account, text, verdicts
 from tests.throwaway import ThrowawayLab, client
 
 __all__ = ["mended"]  # the fixture that mends the lab after each test
 
 HERE = {"account": "123456789012", "confirm": "123456789012"}
-
-
-@pytest.fixture(autouse=True)
-def nobody_holds_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What this process changed ends with the test: the next test's runner must not find the environment taken."""
-    held: dict[Path, Changer] = {}
-    monkeypatch.setattr(Changer, "of_process", lambda path: held.setdefault(path, Changer(path)))
-    yield
-    for changer in held.values():
-        changer.close()
 
 
 def export(lab: ThrowawayLab) -> Path:
