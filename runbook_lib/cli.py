@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False)
+aside = Console(stderr=True, highlight=False)  # for errors: what --json prints stays JSON
 
 INTERRUPTED = (
     "Interrupted. Nothing is left running but the lab (`runbook lab stop` ends it); what was started at AWS goes on."
@@ -256,16 +257,16 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
+        aside.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
         sys.exit(2)
     except RunbookError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
+        aside.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
         sys.exit(3)
     except KeyboardInterrupt:
-        console.print(INTERRUPTED)
+        aside.print(INTERRUPTED)
         sys.exit(130)
     except Exception:  # a bug, which 1 would let pass for a check that failed
-        console.print(escape(masked(traceback.format_exc())), soft_wrap=True)
+        aside.print(escape(masked(traceback.format_exc())), soft_wrap=True)
         sys.exit(4)
 
 

@@ -71,7 +71,7 @@ def test_a_missing_and_an_extra_file_are_named(rb: Runbook, lab: ThrowawayLab) -
     assert {(line["key"], line["difference"]) for line in lines} == {
         ("images/00001.jpg", "missing"), ("images/nobody-asked-for-it.jpg", "extra"),
     }  # fmt: skip
-    with (found.folder / "differences.csv").open(newline="") as file:
+    with (found.folder / "differences.csv").open(encoding="utf-8-sig", newline="") as file:
         assert [row["key"] for row in csv.DictReader(file)] == ["images/00001.jpg", "images/nobody-asked-for-it.jpg"]
 
 

@@ -71,7 +71,7 @@ def test_two_sides_that_are_the_same_say_so_in_numbers(tmp_path: Path) -> None:
 
 def test_no_cell_of_the_spreadsheet_is_a_formula_and_every_name_survives(tmp_path: Path) -> None:
     result = compared(tmp_path, [file(name) for name in HOSTILE] + [file("x")], [file("x")])
-    with result.csv.open(newline="") as sheet:
+    with result.csv.open(encoding="utf-8-sig", newline="") as sheet:
         cells = [row["key"] for row in csv.DictReader(sheet)]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert sorted(cell.removeprefix("'") for cell in cells) == sorted(HOSTILE)
@@ -87,8 +87,26 @@ def test_what_is_shown_is_printable_and_one_line_each(tmp_path: Path) -> None:
 def test_only_the_first_ten_are_shown_and_the_rest_is_where_it_says(tmp_path: Path) -> None:
     result = compared(tmp_path, [file(f"{n:03d}") for n in range(50)] + [file("x")], [file("x")])
     assert len(result.first) == 10
-    assert "The first 10 of 50; all are in differences.csv and differences.parquet" in repr(result)
+    assert "10 of 50, failing first; all are in differences.csv and differences.parquet" in repr(result)
     assert pq.read_table(result.parquet).num_rows == 50
+
+
+def test_what_fails_is_shown_before_what_is_only_worth_knowing(tmp_path: Path) -> None:
+    alike = [file(name) for n in range(20) for name in (f"A{n:02d}", f"a{n:02d}")]
+    result = compared(tmp_path, [*alike, file("zz/lost")], alike)
+    assert (result.first[0].key, result.first[0].difference) == ("zz/lost", "missing")
+    assert [line.fails for line in result.first] == [True] + [False] * 9
+
+
+def test_spellings_that_look_alike_are_told_apart_on_the_screen(tmp_path: Path) -> None:
+    composed, decomposed = "\ud55c.jpg", "\u1112\u1161\u11ab.jpg"
+    result = compared(tmp_path, [file(composed), file("x")], [file(decomposed), file("x")])
+    assert f"(decomposed) {decomposed}" in repr(result)
+    assert f"(decomposed) {composed}" not in repr(result)
+
+
+def test_the_spreadsheet_says_that_it_is_utf_8(differing: Comparison) -> None:
+    assert differing.csv.read_bytes().startswith(b"\xef\xbb\xbfkey,")
 
 
 def test_machines_get_the_same(differing: Comparison) -> None:

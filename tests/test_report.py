@@ -90,6 +90,12 @@ def test_each_check_links_into_the_executed_notebook(tmp_path: Path) -> None:
     assert {"01_look.ipynb#cell-id=check-0", "01_look.ipynb#cell-id=check-1"} <= set(links)
 
 
+def test_each_file_that_is_hashed_can_be_opened_from_there(tmp_path: Path) -> None:
+    page = Page(report(tmp_path, "PASS"))
+    linked = {attributes["href"] for attributes in page.named("a")}
+    assert {"01_look.ipynb", "events.jsonl"} <= linked
+
+
 def test_a_screen_reader_finds_its_way(tmp_path: Path) -> None:
     page = Page(report(tmp_path, "PASS"))
     assert page.named("html") == [{"lang": "en"}]

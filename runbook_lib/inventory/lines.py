@@ -54,12 +54,12 @@ def read(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 class Spreadsheet:
-    """The same lines as CSV: no cell is a formula, and names with commas, quotes or newlines are quoted."""
+    """The same lines as CSV, as spreadsheets read it: marked as UTF-8, no cell a formula, names quoted as needed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._new = path.with_name(path.name + ".new")
-        self._file = self._new.open("w", encoding="utf-8", newline="")
+        self._file = self._new.open("w", encoding="utf-8-sig", newline="")
         self._csv = csv.writer(self._file)  # its CRLF is what makes it quote names with either
         self._csv.writerow(DIFFERENCES.names)
 

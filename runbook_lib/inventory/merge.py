@@ -82,7 +82,7 @@ class _Run:
         self.may_collide = False
         self.spellings = True  # whether names that are the same otherwise spelled were told
         self.counts: dict[tuple[str, bool], Count] = {}
-        self.first: list[Difference] = []
+        self.first: dict[bool, list[Difference]] = {True: [], False: []}  # that fail, and that do not
 
     def look(self) -> None:
         """Write what differs, then put it in order and count it."""
@@ -159,8 +159,10 @@ class _Run:
 
     def _count(self, batch: pa.RecordBatch) -> None:
         self.tops.fail(batch)
-        for line in batch.slice(0, FIRST - len(self.first)).to_pylist():
-            self.first.append(Difference(**line))
+        for fails, first in self.first.items():
+            if len(first) < FIRST:
+                chosen = batch.filter(pc.equal(batch["fails"], fails)).slice(0, FIRST - len(first))
+                first += [Difference(**line) for line in chosen.to_pylist()]
         sizes = pc.fill_null(pc.coalesce(batch["source_bytes"], batch["other_bytes"]), 0)
         table = pa.table({"difference": batch["difference"], "fails": batch["fails"], "size": sizes})
         grouped = table.group_by(["difference", "fails"]).aggregate([("size", "sum"), ([], "count_all")])
@@ -182,7 +184,7 @@ class _Run:
             compared=dict(compared),
             not_compared={name: count for name, count in lacking.items() if count},
             counts=tuple(sorted(self.counts.values(), key=lambda count: (not count.fails, -count.lines))),
-            first=tuple(self.first),
+            first=tuple((self.first[True] + self.first[False])[:FIRST]),
             tops=dict(self.tops.of),
             again=None if second is None else Looked(second.looked, second.settled, second.unlooked),
             sample=self.sample,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -220,7 +221,7 @@ class Comparison(Shown):
                 for line in self.first
             ]
             total = sum(count.lines for count in self.counts)
-            title = f"The first {len(lines)} of {total:,}; all are in {self.csv.name} and {self.parquet.name}"
+            title = f"{len(lines)} of {total:,}, failing first; all are in {self.csv.name} and {self.parquet.name}"
             tables.append(Table(("Key", "Difference", *self._labels), lines, limit=len(lines), title=title))
         return tables
 
@@ -307,6 +308,8 @@ def plotted(worst: list[tuple[str, Top]]) -> Plot:
 
 
 def _short(text: str) -> str:
-    """A text on one line, with what cannot be printed written out."""
+    """A text on one line, with what cannot be printed written out; spellings that look alike are told apart."""
     plain = text if text.isprintable() else text.encode("unicode_escape").decode()
+    if not unicodedata.is_normalized("NFC", plain):
+        plain = f"(decomposed) {plain}"
     return plain if len(plain) <= WIDEST else plain[: WIDEST - 1] + "…"
