@@ -146,6 +146,13 @@ def test_no_file_names(what: str) -> None:
     assert not found, "\n".join(found)
 
 
+def test_what_every_kernel_imports_is_light() -> None:
+    code = "import sys; from runbook_lib import Runbook; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    heavy = {"duckdb", "jsonschema", "matplotlib", "moto", "nbformat", "numpy", "papermill", "pyarrow"}
+    assert not heavy & set(loaded)
+
+
 def test_the_package_is_installed_from_here() -> None:
     found = importlib.util.find_spec("runbook_lib")
     assert found is not None and found.origin is not None

@@ -226,7 +226,7 @@ def test_a_line_torn_by_a_kill_spoils_no_other(tmp_path: Path) -> None:
 def test_papermill_does_without_our_engine_being_more_than_a_name() -> None:
     code = (
         "import sys; import runbook_lib.runs.engine; "
-        "heavy = {'papermill', 'nbformat', 'boto3', 'pandas', 'pydantic', 'yaml'} & set(sys.modules); "
+        "heavy = {'papermill', 'nbformat', 'boto3', 'pyarrow', 'pydantic', 'yaml'} & set(sys.modules); "
         "assert not heavy, heavy; "
         "from papermill.engines import papermill_engines; assert papermill_engines.get_engine('runbook')"
     )

@@ -336,12 +336,13 @@ def stream_of(data: bytes) -> Any:
     return io.BytesIO(data)
 
 
-def test_a_stream_that_was_damaged_is_torn() -> None:
-    whole = bytearray(begin() + BLOCK + end_of_stream())
-    at = whole.index(b"\n", len(begin())) + 3
-    whole[at] ^= 1
-    with pytest.raises(TornStream, match="checksum is not right"):
-        list(read_blocks(stream_of(bytes(whole))))
+def test_a_stream_that_was_damaged_on_its_way_is_torn() -> None:
+    block = encode("0", 2, {"key": strings([b"a", b"b"]), "kind": [b"", b"\0\0"]}, 6)
+    whole = begin() + block + end_of_stream()
+    for at in range(whole.index(b"\n", len(begin())) + 1, len(begin() + block)):
+        damaged = bytes(byte ^ (at == place) for place, byte in enumerate(whole))
+        with pytest.raises(TornStream, match="A block of shard 0 is damaged"):
+            list(read_blocks(stream_of(damaged)))
 
 
 def test_what_is_no_stream_is_shown_and_an_error_comes_as_it_was_said() -> None:

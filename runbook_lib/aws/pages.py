@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -154,19 +154,19 @@ class Rows:
         sizes = list(map(int, page.sizes))
         folders = bytes(len(keys))
         if "/\n" in "\n".join((*keys, "")):  # otherwise there is none
-            folders = bytes(key[-1:] == "/" for key in keys)
+            folders = bytes(map(str.endswith, keys, repeat("/")))
             sizes = [0 if folder else size for folder, size in zip(folders, sizes, strict=True)]
         self._kinds += folders
         text = "".join(keys).encode()
         self._keys.append(text)
-        self._lengths.extend(map(len, keys if text.isascii() else (key.encode() for key in keys)))
+        self._lengths.extend(_lengths(keys if text.isascii() else [key.encode() for key in keys]))
         moments = {stamp: microseconds(stamp) for stamp in set(page.modified)}  # whole seconds: they repeat
         self._sizes.append(numbers("q", sizes)[1])
         self._modified.append(numbers("q", map(moments.__getitem__, page.modified))[1])
         etags = "".join(page.etags)
         each = page.etags if '"' not in etags else [etag.strip('"') for etag in page.etags]
         self._etags.append("".join(each).encode())
-        self._etag_lengths.extend(map(len, each))
+        self._etag_lengths.extend(_lengths(each))
         if set(page.classes) - {"STANDARD", ""}:
             odd = ((row, name) for row, name in enumerate(page.classes) if name not in ("STANDARD", ""))
             self._classes.update((self.count + row, name.encode()) for row, name in odd)
@@ -183,6 +183,12 @@ class Rows:
             "storage_class": some_strings(self.count, self._classes),
         }
         return encode(shard, self.count, columns)
+
+
+def _lengths(texts: Sequence[str | bytes]) -> array[int]:
+    """How long each is."""
+    lengths = list(map(len, texts))
+    return array("i", lengths)
 
 
 def _strings(lengths: Iterable[int], texts: list[bytes]) -> Column:

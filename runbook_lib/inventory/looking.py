@@ -45,19 +45,19 @@ class Block:
         """Rows of entries that could be looked at."""
         at = len(self.keys)
         modes, inodes, _, links, uids, gids, sizes = list(zip(*stats))[:7]  # one pass in C over what a stat begins with
-        kinds = bytes([mode >> 12 for mode in modes]).translate(KIND_OF_TYPE)
+        kind_of = {mode: KIND_OF_TYPE[mode >> 12] for mode in set(modes)}  # few are different
+        kinds = bytes(map(kind_of.__getitem__, modes))
         self.keys += keys
         self.kinds += kinds
         columns = self.numbers
-        columns["size"].extend(sizes)
+        permissions = {mode: mode & 0o7777 for mode in kind_of}
+        for name, values in (("size", sizes), ("uid", uids), ("gid", gids)):
+            columns[name].extend(array("q", values))  # which is faster than to extend it with each of them
+        columns["mode"].extend(array("i", [permissions[mode] for mode in modes]))
         try:
-            columns["mtime_ns"].extend([s.st_mtime_ns for s in stats])
+            columns["mtime_ns"].extend(array("q", [s.st_mtime_ns for s in stats]))
         except OverflowError:
-            del columns["mtime_ns"][at:]
             self.dated(at, stats)
-        columns["mode"].extend([mode & 0o7777 for mode in modes])
-        columns["uid"].extend(uids)
-        columns["gid"].extend(gids)
         if max(links) > 1:
             for i, count in enumerate(links):
                 if kinds[i] == FILE and count > 1:

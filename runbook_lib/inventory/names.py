@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InventoryError
 from . import differences as d
 from .reading import ROWS_AT_ONCE, Inventory
+
+if TYPE_CHECKING:
+    import duckdb
 
 MEMORY = "128MB"  # for DuckDB; what does not fit is spilled beside the result
 
@@ -31,6 +33,8 @@ def may_collide(keys: pa.Array) -> bool:
 
 def connection(folder: Path) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that spills into the folder."""
+    import duckdb
+
     spill = str(folder / "spill")
     return duckdb.connect(
         config={"memory_limit": MEMORY, "threads": 1, "temp_directory": spill, "preserve_insertion_order": False}
@@ -118,6 +122,8 @@ def plain(lines: Path, folder: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _batches(database: duckdb.DuckDBPyConnection, statement: str, values: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+    import duckdb
+
     try:
         for batch in database.sql(statement, params=values).to_arrow_reader(ROWS_AT_ONCE):
             yield pa.RecordBatch.from_arrays(

@@ -43,7 +43,7 @@ class PartFile:
         self.path = path
         self._writer = pq.ParquetWriter(
             path, SCHEMA, compression="zstd", compression_level=1, use_dictionary=REPEATED,
-            write_statistics=["key"],
+            write_statistics=["key"], column_encoding={"key": "DELTA_BYTE_ARRAY"},  # of paths: what is new in each
         )  # fmt: skip
         self.first = self.last = ""
         self.rows = self.bytes = 0
