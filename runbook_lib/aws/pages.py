@@ -130,8 +130,11 @@ def up_to(page: Page, last: str | None) -> bool:
 
 
 def microseconds(stamp: str) -> int:
-    """An ISO time as microseconds since 1970."""
-    return (datetime.fromisoformat(stamp) - EPOCH) // MICROSECOND
+    """An ISO time with its zone as microseconds since 1970."""
+    moment = datetime.fromisoformat(stamp)
+    if moment.tzinfo is None:
+        raise ValueError(f"{stamp!r} has no time zone")
+    return (moment - EPOCH) // MICROSECOND
 
 
 class Rows:
