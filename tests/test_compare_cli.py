@@ -103,7 +103,7 @@ def test_a_bug_ends_with_4_and_not_as_a_difference_would(
     monkeypatch.setattr(tables, "compare", lambda *_: 1 / 0)
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert (ended.value.code, "ZeroDivisionError" in capsys.readouterr().out) == (4, True)
+    assert (ended.value.code, "ZeroDivisionError" in capsys.readouterr().err) == (4, True)
 
 
 def test_a_password_is_taken_by_name_only(compare: Compare, sides: list[Database]) -> None:
