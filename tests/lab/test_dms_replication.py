@@ -87,6 +87,8 @@ def test_a_full_load_brings_every_row_and_only_columns_and_keys(world: World) ->
 
 def test_the_first_ongoing_replication_has_changes_that_are_the_same_each_time(make: Callable[[], World]) -> None:
     first, second = (captured(world.loaded()) for world in (make(), make()))
+    for each in (first, second):
+        del each["shop.runbook_heartbeat"]  # this test's own, written behind what is waited for: counted by now or not
     assert first == second and first["shop.orders"] == (40, 20, 10)
 
 
