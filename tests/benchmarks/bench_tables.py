@@ -3,7 +3,8 @@
 Run it as `python -m tests.benchmarks.bench_tables [--rows N] [--large N] [--repeat N] [--without-reladiff]`. Two
 PostgreSQL servers hold the same rows (11 columns). The cost is CPU-seconds of the client process and of both servers;
 `limit` is one statement per side that folds the same hash over the whole table and returns one row. reladiff 0.6.0
-gets a virtual environment of its own and the same tables in the same run. Of `--repeat` runs the cheapest counts.
+gets a virtual environment of its own and the same tables in the same run. All take turns, `--repeat` times, and of each
+the cheapest run counts: other work on the machine only ever adds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 import venv
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +84,14 @@ print(len({row[0] for sign, row in diff_tables(first, second, threaded=True)}))
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one comparison: CPU-seconds, seconds, MB, and the rows that it found to differ."""
+    """Of one comparison: CPU-seconds, seconds, MB, the rows that it found to differ, the source's temporary bytes."""
 
     client: float
     servers: float
     wall: float
     resident: float
     found: int
+    spilt: int = 0
 
     @property
     def cpu(self) -> float:
@@ -143,6 +146,7 @@ class Pair:
 
     def measure(self, command: list[str]) -> Cost:
         """What a process costs itself and both servers; it prints how many rows differ, and its most kB."""
+        spilt = self.temporary()
         servers, began = self.cpu(), time.monotonic()
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(command, stdout=output, env={**os.environ, "PGPASSWORD": "unused"})
@@ -152,7 +156,7 @@ class Pair:
             output.seek(0)
             found, resident = map(int, output.read().split())
         client = usage.ru_utime + usage.ru_stime
-        return Cost(client, self.cpu() - servers, wall, resident / 1024, found)
+        return Cost(client, self.cpu() - servers, wall, resident / 1024, found, self.temporary() - spilt)
 
 
 def _is_session(process: psutil.Process) -> bool:
@@ -164,10 +168,10 @@ def _is_session(process: psutil.Process) -> bool:
         return True
 
 
-def limit(pair: Pair, method: Any) -> float:
-    """CPU-seconds of both servers to fold the same hash over the whole table."""
+def limit(pair: Pair, method: Any) -> Cost:
+    """What both servers spend to fold the same hash over the whole table; the client counts nothing."""
     (compared,) = tables.pairs(pair.source, pair.target, ["public.t"])
-    before = pair.cpu()
+    before, began = pair.cpu(), time.monotonic()
     for database, view in zip(pair.databases, (compared.source, compared.target), strict=True):
         assert view is not None
         with database.session() as session:
@@ -175,7 +179,7 @@ def limit(pair: Pair, method: Any) -> float:
             dialect.prepare(session)
             statement = dialect.digest(view, Span(), Common(portable=False, modern=True), method)
             session.execute(statement.sql, statement.parameters).fetchone()
-    return pair.cpu() - before
+    return Cost(0, pair.cpu() - before, time.monotonic() - began, 0, 0)
 
 
 def ours(pair: Pair, method: str) -> list[str]:
@@ -193,9 +197,10 @@ def reladiff(pair: Pair, folder: Path) -> list[str]:
     return [python, "-W", "ignore", "-c", RELADIFF + RESIDENT_OF_CHILD, *urls, *COLUMNS]
 
 
-def cheapest(repeat: int, work: Callable[[], Cost]) -> Cost:
-    """The cheapest of some runs: other work on the machine only ever adds."""
-    return min((work() for _ in range(repeat)), key=lambda cost: cost.cpu)
+def in_turns(repeat: int, works: dict[str, Callable[[], Cost]]) -> dict[str, Cost]:
+    """The cheapest run of each, when all take turns: a machine that slows down does so for all of them."""
+    runs = [{name: work() for name, work in works.items()} for _ in range(repeat)]
+    return {name: min((run[name] for run in runs), key=lambda cost: cost.cpu) for name in works}
 
 
 def judged(what: str, ratio: float, sign: str, bound: float) -> None:
@@ -211,30 +216,30 @@ def main(rows: int, large: int, repeat: int, other: bool) -> None:
         with postgresql(folder / "source") as source, postgresql(folder / "target") as target:
             pair = Pair((source, target))
             pair.fill(rows)
-            limits = {method: min(limit(pair, method) for _ in range(repeat)) for method in LIMITS}
-            print(f"{rows:,} rows x 11 columns; limit: " + ", ".join(f"{m} {s:.2f} CPU-s" for m, s in limits.items()))
+            print(f"{rows:,} rows x 11 columns")
             theirs = reladiff(pair, folder / "venv") if other else []
             words = {"rows": rows, "half": rows // 2, "step": rows // 1000}
-            spilt = pair.temporary()
+            spilt = 0
             for case, (change, undo, differing) in CASES.items():
                 print(case)
                 pair.run(change.format(**words), 1)
-                costs = {}
-                for method in LIMITS:
-                    costs[method] = cheapest(repeat, lambda method=method: pair.measure(ours(pair, method)))  # type: ignore[misc]
-                    print(costs[method].line(f"ours, {method}"))
-                    assert costs[method].found == differing, costs[method]
+                works = {method: partial(pair.measure, ours(pair, method)) for method in LIMITS}
                 if case == "identical":
-                    spilt = pair.temporary() - spilt
-                    for method, bound in LIMITS.items():
-                        judged(f"{method}: times the limit", costs[method].cpu / limits[method], "<=", bound)
+                    works |= {f"limit of {method}": partial(limit, pair, method) for method in LIMITS}
                 if theirs:
-                    cost = pair.measure(theirs)
-                    print(cost.line("reladiff"))
-                    for method in LIMITS:
-                        if (method, case) in LESS:
-                            ratio = cost.cpu / costs[method].cpu
-                            judged(f"{method}: times less than reladiff", ratio, ">=", LESS[method, case])
+                    works["reladiff"] = partial(pair.measure, theirs)
+                costs = in_turns(repeat, works)
+                spilt += sum(costs[method].spilt for method in LIMITS)
+                for name, cost in costs.items():
+                    print(cost.line(name))
+                    assert name == "reladiff" or cost.found == differing, cost
+                for method, bound in LIMITS.items():
+                    if case == "identical":
+                        ratio = costs[method].cpu / costs[f"limit of {method}"].cpu
+                        judged(f"{method}: times the limit", ratio, "<=", bound)
+                    if theirs and (method, case) in LESS:
+                        ratio = costs["reladiff"].cpu / costs[method].cpu
+                        judged(f"{method}: times less than reladiff", ratio, ">=", LESS[method, case])
                 pair.run(undo.format(**words), 1)
             judged("bytes in the source's temporary files", spilt, "<=", 0)
             if large:
