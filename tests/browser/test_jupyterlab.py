@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,9 +21,13 @@ from runbook_lib.evidence.folder import RunFolder
 from runbook_lib.runs.jupyter import working_copy
 from tests.throwaway import ThrowawayLab
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
+NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
 SCREENSHOTS = Path(os.environ["RUNBOOK_SCREENSHOTS"]) if os.environ.get("RUNBOOK_SCREENSHOTS") else None
 
 
@@ -86,27 +91,36 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(log.read_text()[-2000:])
 
 
-@pytest.mark.parametrize("name", ["00_start_here", "01_create_test_file"])
-def test_run_all_shows_every_check_pass(jupyterlab: str, name: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """A tab of one browser for all notebooks."""
+    from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1600})
         page.set_default_timeout(90_000)
-        page.goto(jupyterlab % name)
-        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        # the indicator says "idle" while there is no kernel yet: the status bar's text is what tells
-        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=120_000)
-        assert page.locator(".jp-OutputArea-output").count() == 0, "the working copy shows answers"
-        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-        summary = page.get_by_text("checks hold. Recorded in run")
-        expect(summary.last).to_be_visible(timeout=120_000)
-        if SCREENSHOTS:
-            page.screenshot(path=SCREENSHOTS / f"{name}.png")
-        said = summary.last.inner_text()
-        held, _, total = said.partition(" of ")
-        assert held == total.split()[0], said
-        assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-        assert page.get_by_text("FAIL", exact=True).count() == 0
+        yield page
         browser.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_all_shows_every_check_pass(jupyterlab: str, page: Page, name: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(jupyterlab % name)
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    # the indicator says "idle" while there is no kernel yet: the status bar's text is what tells
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=120_000)
+    assert page.locator(".jp-OutputArea-output").count() == 0, "the working copy shows answers"
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    summary = page.get_by_text("checks hold. Recorded in run")
+    expect(summary.last).to_be_visible(timeout=240_000)
+    if SCREENSHOTS:
+        page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    said = summary.last.inner_text()
+    held, _, total = said.partition(" of ")
+    assert held == total.split()[0], said
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert page.get_by_text("FAIL", exact=True).count() == 0
+    page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
