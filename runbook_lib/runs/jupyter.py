@@ -38,7 +38,9 @@ def open_jupyter(run_folder: RunFolder, arguments: list[str]) -> None:
     os.environ["RUNBOOK_RUN"] = str(folder)
     # a terminal in JupyterLab finds `runbook`, for the lab's faults
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    # no question about news, and none asked of the network
+    config = [str(Path(__file__).with_name("jupyter_config")), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, config))
     root = [f"--ServerApp.root_dir={folder}", "--LabApp.default_url=/lab/tree/00_start_here.ipynb"]
     as_root = ["--ServerApp.allow_root=True"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, *quiet, *as_root, *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, *as_root, *arguments])

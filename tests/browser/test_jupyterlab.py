@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -17,8 +16,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runbook_lib.evidence.folder import RunFolder
-from runbook_lib.runs.jupyter import working_copy
 from tests.throwaway import ThrowawayLab
 
 if TYPE_CHECKING:
@@ -39,12 +36,7 @@ def jupyterlab(lab: ThrowawayLab, tmp_path_factory: pytest.TempPathFactory) -> I
             pytest.fail("there is no Chromium: .ci/run installs it")
         pytest.skip("there is no Chromium on this machine")
     lab.reset("00")
-    folder = working_copy(RunFolder.create("lab", "interactive"))
     home, token = tmp_path_factory.mktemp("jupyter"), secrets.token_hex(16)
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,14 +49,12 @@ def jupyterlab(lab: ThrowawayLab, tmp_path_factory: pytest.TempPathFactory) -> I
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "IPYTHONDIR": str(home / "ipython"),
         "JUPYTER_TOKEN": token,
-        "RUNBOOK_RUN": str(folder),
     }
     environment.pop("RUNBOOK_UI", None)  # a person is there: JupyterLab says so itself
     with (home / "log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
-             "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--ServerApp.allow_root=True",
-             "--LabApp.expose_app_in_browser=True"],
+            [sys.executable, "-m", "runbook_lib.cli", "jupyter", "--no-browser", "--ServerApp.ip=127.0.0.1",
+             f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"],
             env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         base = f"http://127.0.0.1:{port}"
@@ -123,4 +113,5 @@ def test_run_all_shows_every_check_pass(jupyterlab: str, page: Page, name: str) 
     assert held == total.split()[0], said
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     assert page.get_by_text("FAIL", exact=True).count() == 0
+    assert page.get_by_text("Jupyter news").count() == 0, "JupyterLab asks whether it may look for news"
     page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
