@@ -137,9 +137,16 @@ class _Table:
                 raise
 
     def _sample(self) -> Sample:
-        source = self.sides.source
+        """Keys of the source that both sides' columns can hold."""
+        source, views = self.sides.source, both(self.pair)
         with translated(source.database):
-            return source.dialect.sample(source.sessions[0], both(self.pair)[0], ranges.SAMPLED)
+            sample = source.dialect.sample(source.sessions[0], views[0], ranges.SAMPLED)
+        dialects = (source.dialect, self.sides.target.dialect)
+        keys = [
+            key for key in sample.keys
+            if all(all(map(by.holds, view.key, key)) for by, view in zip(dialects, views, strict=True))
+        ]  # fmt: skip
+        return replace(sample, keys=keys)
 
     def _work(self, number: int, todo: ranges.Ranges) -> None:
         """One worker: range after range."""

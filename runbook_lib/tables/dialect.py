@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ..databases import Database
-from .model import Key, Span, Table, View
+from .model import Field, Key, Span, Table, View
 
 Method = Literal["md5", "native"]
 SEPARATOR = 31
@@ -96,6 +96,10 @@ class Dialect(Protocol):
 
         Of a table without key, `keys` are (md5 in hex,), and one row of each is enough.
         """
+
+    def holds(self, part: Field, text: str) -> bool:
+        """Whether a key's column can hold a value with this canonical text. Where not, no range can begin with it,
+        and no row has it: the other side's type is wider, as with text beside uuid."""
 
     def keyless(self, view: View) -> Statement:
         """One row: how many rows lack a part of their key. They are in no range, and nothing would look at them."""

@@ -6,6 +6,7 @@ bytes, and digests of bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -23,6 +24,8 @@ SETTINGS = (
     "set session time_zone = '+00:00'",
     "set session sql_mode = ''",  # zero dates can be read, and char is not padded
 )
+DATE = re.compile("(?!0000)[0-9]{4}-")
+NUMBER = re.compile("-?[0-9]+([.][0-9]+)?")
 SEP = f"char({SEPARATOR} using utf8mb4)"
 
 
@@ -69,7 +72,7 @@ class MySQL:
         order = ", ".join(_ordered(part) for part in view.key)
         share = min(1.0, SAMPLED / rows)
         found = _fetch(session, f"select {texts} from {_name(view)} t where rand(1) < {share:.9f} order by {order}")
-        return Sample([key for key in found if not any(part.startswith("0000-") for part in key)], rows)
+        return Sample(found, rows)
 
     def digest(self, view: View, span: Span, common: Common, method: Method) -> Statement:
         """One row: (count, digest)."""
@@ -99,6 +102,12 @@ class MySQL:
         else:
             sql = f"select {_md5(view, common)}, count(*) from {_name(view)} t{where} group by 1"
         return Statement(sql, parameters, lambda row: (tuple(row[:-2]), _bytes(view, row[-2]), row[-1]))
+
+    def holds(self, part: Field, text: str) -> bool:
+        """Whether a key's column can hold a value with this canonical text; a zero date is no bound either."""
+        if part.column.base in ("date", "datetime", "timestamp"):
+            return DATE.match(text) is not None and not text.endswith("BC")
+        return part.kind not in ("integer", "numeric", "boolean") or NUMBER.fullmatch(text) is not None
 
     def keyless(self, view: View) -> Statement:
         """How many rows lack a part of their key."""

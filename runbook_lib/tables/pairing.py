@@ -160,7 +160,7 @@ def _fields(table: str, one: Column, other: Column) -> tuple[Field, Field]:
         if column.kind is None:
             raise DatabaseError(
                 f"{table}.{column.name} is of type {column.type}, which has no canonical text: nothing true can be "
-                f"said about it. {_otherwise(table)}, or cast it in a view."
+                f"said about it. {_otherwise(table)}."
             )
     kinds = frozenset(column.kind for column in (one, other) if column.kind is not None)
     kind = one.kind if len(kinds) == 1 else ALIKE.get(kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ select (coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree(own
 from (select format('%%I.%%I', %s::text, %s::text)::regclass as own) t"""
 MORE = 500  # of a large table, one page of so many is sampled
 MOST_PAGES = 2_048
+UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+WHOLE = frozenset({"int2", "int4", "int8"})
+WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
 INTERVALS = 64  # of the key in one statement; planning more costs more than reading the range
 
 
@@ -112,6 +116,13 @@ class PostgreSQL:
             sql = f"select {md5(view, common)}, count(*) from {_name(view)} t{where} group by 1"
         return Statement(sql, parameters, lambda row: (tuple(row[:-2]), bytes.fromhex(row[-2]), row[-1]))
 
+    def holds(self, part: Field, text: str) -> bool:
+        """Whether a key's column can hold a value with this canonical text."""
+        base = part.column.base
+        if base == "uuid":
+            return UUID.fullmatch(text) is not None
+        return base not in WHOLE or (WHOLE_NUMBER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63)
+
     def keyless(self, view: View) -> Statement:
         """How many rows lack a part of their key."""
         missing = " or ".join(f"t.{quoted(part.column.name)} is null" for part in view.key)
@@ -126,6 +137,7 @@ class PostgreSQL:
             wanted = ([key[0] for key in keys],)
             return Statement(sql, wanted, lambda row: ((row[0],), bytes.fromhex(row[0]), tuple(row[1:])))
         count, here = len(view.key), portable.by_client(view, common)
+        keys = [key for key in keys if all(map(self.holds, view.key, key))]
         if here:
             asked = ", ".join(cast(part, common) for part in view.fields)
         texts = ", ".join(cast(part, common) for part in view.key)
@@ -166,7 +178,9 @@ def _typed(part: Field, text: str) -> str:
 
 
 def _type(part: Field) -> str:
-    """A key's type; without a length, to which the other side's key would be cut."""
+    """A key's type; without a length, to which the other side's key would be cut, and of integers the widest."""
+    if part.column.base in WHOLE:
+        return "int8"
     return part.column.base if part.column.ordered else part.column.type
 
 

@@ -24,9 +24,12 @@ ORDERED = frozenset({
 })  # fmt: skip
 TYPES = "select t.oid, typname, typtype, typbasetype, case when typcategory = 'A' then typelem else 0 end, nspname"
 TYPES += " from pg_type t join pg_namespace n on n.oid = typnamespace where typtype in ('b', 'd', 'e', 'r', 'm')"
-COLUMNS = """
+# NOT NULL that is not valid: attnotnull is set, and rows that were there before may hold NULL (PostgreSQL 18).
+UNPROVEN = """from pg_constraint v
+       where v.conrelid = a.attrelid and v.contype = 'n' and not v.convalidated and v.conkey = array[a.attnum]"""
+COLUMNS = f"""
 select c.oid, n.nspname, c.relname, c.relkind = 'f', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
-       a.atttypid, not a.attnotnull,
+       a.atttypid, not a.attnotnull or exists (select {UNPROVEN}),
        coalesce(l.collname in ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8')
                 or l.collname = 'default' and d.datcollate in ('C', 'POSIX', 'C.UTF-8', 'C.utf8')
                    and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') in ('c', 'b'), true)
@@ -37,12 +40,13 @@ join pg_database d on d.datname = current_database()
 where c.relkind in ('r', 'p', 'f') and not c.relispartition and c.relpersistence <> 't'
   and n.nspname not in ('information_schema', 'pg_catalog', 'pg_toast')
 order by n.nspname, c.relname, a.attnum"""
-KEYS = """
+KEYS = f"""
 select i.indrelid, i.indkey::int2[], i.indnkeyatts
 from pg_index i
 where i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
   and not exists (select from pg_attribute a where a.attrelid = i.indrelid
-                  and a.attnum = any ((i.indkey::int2[])[0 : i.indnkeyatts - 1]) and not a.attnotnull)
+                  and a.attnum = any ((i.indkey::int2[])[0 : i.indnkeyatts - 1])
+                  and (not a.attnotnull or exists (select {UNPROVEN})))
 order by i.indrelid, not i.indisprimary, i.indnkeyatts, i.indexrelid"""
 
 
