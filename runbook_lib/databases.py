@@ -122,6 +122,11 @@ def translated(database: Database) -> Iterator[None]:
         from pymysql import MySQLError as refused
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise DatabaseError(
+            f"{database} sent a text that is none in its character set ({error.object[:20]!r}): it cannot be shown or "
+            "looked up. Correct it there, or leave its column out."
+        ) from error
     except refused as error:
         said = " ".join(str(part) for part in error.args[-1:] if part).strip() or type(error).__name__
         raise DatabaseError(f"{database}: {' '.join(said.split())}{_advice(said)}") from error

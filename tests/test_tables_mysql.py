@@ -370,6 +370,93 @@ def test_every_json_text_that_means_the_same_is_the_same(maria: mariadb.Server, 
 
 
 @pytest.mark.parametrize(
+    ("charset", "one", "other"),
+    [("ascii", "80", "81"), ("sjis", "815F", "5C"), ("cp932", "8790", "81E0"), ("greek", "AE", "FF")],
+)
+def test_a_text_that_utf8_cannot_give_back_is_told_apart_by_its_bytes(
+    maria: mariadb.Server, server: postgres.Server, charset: str, one: str, other: str
+) -> None:
+    """In UTF-8 both are the same character, or a question mark; as a key such a row cannot even be looked up."""
+    name, make = f"shop_{next(numbers)}", "create table {} ({}, v {} character set {} {})"
+    scripts = [
+        [
+            "set sql_mode = ''",
+            make.format("t", "id int primary key", "varchar(9)", charset, ""), f"insert into t values (1, x'{value}')",
+            make.format("k", "id int", "varchar(9)", charset, "primary key"), f"insert into k values (1, x'{value}')",
+        ] for value in (one, other)
+    ]  # fmt: skip
+    source, target = in_mariadb(maria, f"{name}a", scripts[0]), in_mariadb(maria, f"{name}b", scripts[1])
+    renamed = {f"{name}a.{table}": f"{name}b.{table}" for table in "kt"}
+    keyed, plain = tables.compare(
+        source, target, tables.pairs(source, target, [f"{name}a.%"], renamed=renamed), QUICK
+    ).compared
+    assert (plain.different, plain.missing, plain.extra) == (1, 0, 0)
+    (difference,) = plain.differences
+    assert difference.source is not None and difference.source["v"] in (f"{charset} {one}", "\\")
+    assert (keyed.ok, keyed.missing, keyed.extra) == (False, 1, 1)
+    (again,) = tables.compare(source, source, tables.pairs(source, source, [f"{name}a.t"]), QUICK).compared
+    assert again.ok
+    script = f"create schema {name}a; create table {name}a.t (id int primary key, v text); "
+    elsewhere = in_postgresql(server, name, script + f"insert into {name}a.t values (1, '?')")
+    assert compared(source, elsewhere)[f"{name}a.t"].different == 1
+
+
+def test_keys_that_only_one_engine_can_hold_are_told_and_no_error(
+    maria: mariadb.Server, server: postgres.Server
+) -> None:
+    """Both ways: zero dates, times beyond a day, unsigned numbers, a NUL; infinity, BC, NaN."""
+    name = f"shop_{next(numbers)}"
+    kinds = {
+        "d": ("date", ["'0000-00-00'", "'2024-00-10'", "'2024-01-01'"], "date", ["'infinity'", "'2024-01-01'"]),
+        "m": ("datetime", ["'0000-00-00'", "'2024-01-01'"], "timestamp", ["'0044-03-15 BC'", "'2024-01-01'"]),
+        "h": ("time", ["'838:59:59'", "'-01:00:00'", "'01:00:00'"], "time", ["'24:00'", "'01:00:00'"]),
+        "u": ("bigint unsigned", ["18446744073709551615", "7"], "bigint", ["-1", "7"]),
+        "n": ("decimal(20,2)", ["7.50", "7"], "numeric", ["'NaN'", "'Infinity'", "7.5"]),
+        "b": ("tinyint", ["2", "1"], "boolean", ["false", "true"]),
+        "x": ("varchar(9)", ["concat('a', char(0))", "'a'"], "text", ["'b'", "'a'"]),
+    }  # fmt: skip
+    here, there = ["set sql_mode = ''"], f"create schema {name};"
+    for table, (kind, keys, other, others) in kinds.items():
+        here.append(f"create table {table} (k {kind} primary key, w int)")
+        here.append(f"insert into {table} values {', '.join(f'({key}, 1)' for key in keys)}")
+        there += f"create table {name}.{table} (k {other} primary key, w int);"
+        there += f"insert into {name}.{table} values {', '.join(f'({key}, 1)' for key in others)};"
+    source, target = in_mariadb(maria, name, here), in_postgresql(server, name, there)
+    back = tables.compare(target, source, tables.pairs(target, source, [f"{name}.%"]), QUICK).compared
+    back_by_name = {found.name: found for found in back}
+    for table, found in compared(source, target).items():
+        _, keys, _, others = kinds[table.rpartition(".")[2]]
+        assert (found.different, found.missing, found.extra) == (0, len(keys) - 1, len(others) - 1), table
+        assert (back_by_name[table].missing, back_by_name[table].extra) == (found.extra, found.missing), table
+
+
+@pytest.mark.usefixtures("small_ranges")
+def test_a_range_begins_at_no_date_that_the_other_engine_cannot_hold(
+    maria: mariadb.Server, server: postgres.Server
+) -> None:
+    name, make = f"shop_{next(numbers)}", "create table t (k date primary key, w int)"
+    there = f"create schema {name}; set search_path = {name}; {make};"
+    there += "insert into t select '0044-01-01 BC'::date - g, 1 from generate_series(1, 500) g"
+    source = in_postgresql(server, name, there)
+    target = in_mariadb(maria, name, [make, "insert into t values ('1000-01-01', 1), ('2024-01-01', 1)"])
+    (found,) = tables.compare(source, target, tables.pairs(source, target, [f"{name}.t"]), QUICK).compared
+    assert (found.target_rows, found.missing, found.extra) == (2, 500, 2)
+
+
+def test_a_user_who_may_not_read_every_column_proves_nothing(maria: mariadb.Server) -> None:
+    """The columns that are kept from it are not shown to it either, and would differ unseen."""
+    name = f"shop_{next(numbers)}"
+    make = ["create table t (id int primary key, v int, w int)", "create user if not exists clerk identified by 'x'"]
+    sides = []
+    for side, w in (("a", 1), ("b", 2)):
+        grant = f"grant select (id, v) on {name}{side}.t to clerk"
+        made = in_mariadb(maria, name + side, [*make, f"insert into t values (1, 1, {w})", grant])
+        sides.append(replace(made, user="clerk", password="x"))
+    found = tables.compare(*sides, tables.pairs(*sides, [f"{name}a.t"], renamed={f"{name}a.t": f"{name}b.t"}), QUICK)
+    assert not found.ok and "may not read every column on the source and the target" in found.reason
+
+
+@pytest.mark.parametrize(
     ("here", "there", "error"),
     [
         ("id int primary key, v point", "id int primary key, v point", r"shop_\d+.t.v is of type point"),

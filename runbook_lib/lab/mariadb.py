@@ -1,7 +1,8 @@
 """How is a MariaDB server started from a system's binaries, without its packages' service, root or a system user?
 
 As for PostgreSQL (postgres.py): a data folder of the lab, loopback only, a password, nothing outside the folder.
-The binaries are those of `mariadb-server-core`: from RUNBOOK_MARIADB_BIN, the PATH, or /usr/sbin.
+The binaries are those of `mariadb-server-core`: from RUNBOOK_MARIADB_BIN, the PATH, or /usr/sbin. What makes the data
+folder needs `my_print_defaults` too, which Debian keeps in `mariadb-client-core`.
 """
 
 from __future__ import annotations
@@ -63,14 +64,16 @@ def find_binaries() -> Binaries:
 def _find(forced: str | None, path: str) -> Binaries:
     system = os.pathsep.join([path, "/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"])
     where = os.pathsep.join([forced, str(Path(forced).parent / "bin")]) if forced else system
-    server, install = (shutil.which(name, path=where) for name in ("mariadbd", "mariadb-install-db"))
-    if server is None or install is None:
+    found = {name: shutil.which(name, path=where) for name in ("mariadbd", "mariadb-install-db")}
+    found["my_print_defaults"] = shutil.which("my_print_defaults", path=os.pathsep.join([where, system]))
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
         raise LabError(
-            f"There is no {'mariadbd' if server is None else 'mariadb-install-db'} in {where}. Install MariaDB "
-            "(`apt-get install mariadb-server-core`; `brew install mariadb`), or set RUNBOOK_MARIADB_BIN to the folder "
-            "that holds it."
+            f"There is no {' and no '.join(missing)} in {where}. Install MariaDB (`apt-get install "
+            "mariadb-server-core mariadb-client-core`; `brew install mariadb`), or set RUNBOOK_MARIADB_BIN to the "
+            "folder that holds it."
         )
-    return Binaries(Path(server), Path(install))
+    return Binaries(Path(str(found["mariadbd"])), Path(str(found["mariadb-install-db"])))
 
 
 class Server:

@@ -19,7 +19,7 @@ from .model import Options, Pair, Progress
 from .narrow import both, narrowed
 from .pairing import may_be_empty
 from .reading import Sides, opened
-from .recheck import Report, look_again, values
+from .recheck import Report, look_again, set_aside, values
 from .result import Comparison, TableResult
 
 
@@ -40,6 +40,8 @@ def compare(
                 told = Progress(pair.name, number, len(pairs), 0, 0, 0)
                 _Table(pair, sides, options, checkpoint, told, progress).compare()
         found = {pair.name: checkpoint.findings[pair.name] for pair in pairs if _comparable(pair)}
+        if not checkpoint.moments > 1:
+            set_aside(sides, pairs, found)
         shown = {} if options.rounds else values(sides, pairs, found, options.sample)
     rounds = 0
     while rounds < options.rounds and any(findings.kept for findings in found.values()):

@@ -28,6 +28,7 @@ class Column:
     base: str = ""  # the type below domains, without length and scale
     bytewise: bool = True  # text: ordered by its bytes without being told to
     ordered: bool = False  # every server orders its values alike: a key that can be split into ranges
+    charset: str = ""  # MySQL: of a text
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     foreign: bool = False  # its rows are in another database
+    partial: bool = False  # this user may not read all of its columns, and is not shown which there are
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"

@@ -24,7 +24,9 @@ SETTINGS = (
     "set session time_zone = '+00:00'",
     "set session sql_mode = ''",  # zero dates can be read, and char is not padded
 )
-DATE = re.compile("(?!0000)[0-9]{4}-")
+# Every text of these becomes another in UTF-8. Of others some do not come back as they were: they are told in hex.
+WHOLE = frozenset({"utf8mb4", "utf8mb3", "utf8", "latin1"})
+DATE = re.compile("[0-9]{4}-")
 NUMBER = re.compile("-?[0-9]+([.][0-9]+)?")
 SEP = f"char({SEPARATOR} using utf8mb4)"
 
@@ -72,7 +74,7 @@ class MySQL:
         order = ", ".join(_ordered(part) for part in view.key)
         share = min(1.0, SAMPLED / rows)
         found = _fetch(session, f"select {texts} from {_name(view)} t where rand(1) < {share:.9f} order by {order}")
-        return Sample(found, rows)
+        return Sample([key for key in found if not any(part.startswith("0000-") for part in key)], rows)
 
     def digest(self, view: View, span: Span, common: Common, method: Method) -> Statement:
         """One row: (count, digest)."""
@@ -104,7 +106,7 @@ class MySQL:
         return Statement(sql, parameters, lambda row: (tuple(row[:-2]), _bytes(view, row[-2]), row[-1]))
 
     def holds(self, part: Field, text: str) -> bool:
-        """Whether a key's column can hold a value with this canonical text; a zero date is no bound either."""
+        """Whether a key's column can hold a value with this canonical text."""
         if part.column.base in ("date", "datetime", "timestamp"):
             return DATE.match(text) is not None and not text.endswith("BC")
         return part.kind not in ("integer", "numeric", "boolean") or NUMBER.fullmatch(text) is not None
@@ -117,6 +119,7 @@ class MySQL:
     def lookup(self, view: View, common: Common, keys: Sequence[Key], values: bool) -> Statement:
         """Rows of (key, md5, values) with these keys."""
         md5, count = _md5(view, common), len(view.key)
+        keys = [key for key in keys if not count or all(map(self.holds, view.key, key))]
         if not count:
             sql = f"select {md5}{', ' + _values(view, common) if values else ''} from {_name(view)} t where {md5} in %s"
             wanted: tuple[Any, ...] = ([key[0] for key in keys],)
@@ -198,6 +201,8 @@ def _within(view: View, span: Span) -> tuple[str, tuple[Any, ...]]:
 
 def _among(view: View, keys: Sequence[Key]) -> tuple[str, tuple[Any, ...]]:
     """The condition for these keys: found by an index, whose collation may find more, then told apart by bytes."""
+    if not keys:
+        return "false", ()
     bounds = [[_bound(part, value) for part, value in zip(view.key, key, strict=True)] for key in keys]
     listed = ", ".join(f"({', '.join(mark for mark, _ in row)})" for row in bounds)
     own = ", ".join(f"t.{_quoted(part.column.name)}" for part in view.key)
@@ -283,7 +288,11 @@ def _cast(part: Field, common: Common) -> str:
             shown = f"coalesce(json_loose({own}), {own})" if column.base == "longtext" and common.portable else own
             return f"replace(convert({shown} using utf8mb4), {SEP}, '\\\\u001f')"
         case "text" | "json text" | "uuid":
-            return f"convert({own} using utf8mb4)"
+            text = f"convert({own} using utf8mb4)"
+            if column.charset in ("", *WHOLE):
+                return text
+            back = f"cast(convert({text} using {column.charset}) as binary) = cast({own} as binary)"
+            return f"if({back}, {text}, concat('{column.charset} ', hex({own})))"
     return f"cast({_plain(part)} as char)"
 
 

@@ -20,7 +20,8 @@ ORDERED = frozenset({
     "tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "char", "varchar", "date", "datetime", "timestamp",
 })  # fmt: skip
 COLUMNS = """
-select c.table_schema, c.table_name, c.column_name, c.column_type, c.data_type, c.is_nullable = 'YES'
+select c.table_schema, c.table_name, c.column_name, c.column_type, c.data_type, c.is_nullable = 'YES',
+       coalesce(c.character_set_name, '')
 from information_schema.columns c join information_schema.tables t
      on t.table_schema = c.table_schema and t.table_name = c.table_name
 where t.table_type in ('BASE TABLE', 'SYSTEM VERSIONED')
@@ -35,6 +36,11 @@ group by table_schema, table_name, index_name
 having max(non_unique) = 0 and count(column_name) = count(*) and sum(sub_part is not null or nullable = 'YES') = 0
 order by table_schema, table_name, index_name <> 'PRIMARY', count(*), index_name
 """
+# Who may read some columns only is not shown the others.
+PARTIAL = """
+select distinct table_schema, table_name from information_schema.column_privileges where privilege_type = 'SELECT'
+"""
+REFUSED = 1142, 1143  # for the table, for a column
 # MariaDB's json is a longtext with a check of its own.
 DOCUMENTS = """
 select constraint_schema, table_name, check_clause from information_schema.check_constraints
@@ -51,18 +57,35 @@ def describe(session: Any, *, mariadb: bool) -> list[Table]:
             documents = set(cursor.fetchall())
         cursor.execute(COLUMNS)
         columns: dict[tuple[str, str], list[Column]] = defaultdict(list)
-        for schema, table, name, shown, base, nullable in cursor.fetchall():
+        for schema, table, name, shown, base, nullable, charset in cursor.fetchall():
             kind = KINDS.get(base)
             if (schema, table, f"json_valid(`{name}`)") in documents:
                 kind = "json"
             if shown == "bit(1)":
                 kind = "boolean"
-            column = Column(name, shown, kind, bool(nullable), base, kind != "text", base in ORDERED)
+            column = Column(name, shown, kind, bool(nullable), base, kind != "text", base in ORDERED, charset)
             columns[schema, table].append(column)
         cursor.execute(KEYS)
         keys: dict[tuple[str, str], tuple[str, ...]] = {}
         for schema, table, _, names in cursor.fetchall():
             keys.setdefault((schema, table), tuple(names.split("\n")))
+        cursor.execute(PARTIAL)
+        partial = {named for named in cursor.fetchall() if named in columns and _refused(cursor, *named)}
     return [
-        Table(schema, name, tuple(found), keys.get((schema, name), ())) for (schema, name), found in columns.items()
+        Table(schema, name, tuple(found), keys.get((schema, name), ()), partial=(schema, name) in partial)
+        for (schema, name), found in columns.items()
     ]
+
+
+def _refused(cursor: Any, schema: str, table: str) -> bool:
+    """Whether this user may not read the whole table."""
+    import pymysql
+
+    names = ".".join("`" + name.replace("`", "``") + "`" for name in (schema, table))
+    try:
+        cursor.execute(f"select * from {names} limit 0")
+    except pymysql.MySQLError as error:
+        if error.args[0] not in REFUSED:
+            raise
+        return True
+    return False

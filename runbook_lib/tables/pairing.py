@@ -151,6 +151,9 @@ def _problem(here: Table, there: Table) -> str:
     foreign = [side for side, table in (("source", here), ("target", there)) if table.foreign]
     if foreign:
         return f"a foreign table on the {' and the '.join(foreign)}: its rows are in another database"
+    partial = [side for side, table in (("source", here), ("target", there)) if table.partial]
+    if partial:
+        return f"this user may not read every column on the {' and the '.join(partial)}: grant select on the table"
     return "" if here.columns or there.columns else "no columns on either side"
 
 

@@ -34,9 +34,13 @@ select (coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree(own
 from (select format('%%I.%%I', %s::text, %s::text)::regclass as own) t"""
 MORE = 500  # of a large table, one page of so many is sampled
 MOST_PAGES = 2_048
-UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-WHOLE = frozenset({"int2", "int4", "int8"})
-WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
+INTEGER = re.compile("-?[0-9]{1,19}")
+DATE = re.compile("(?![0-9]{4}-00|[0-9]{4}-[0-9]{2}-00|0000-).*")  # MySQL has days and months that there never were
+FORMS = {
+    **dict.fromkeys(("int2", "int4", "int8"), INTEGER), **dict.fromkeys(("date", "timestamp", "timestamptz"), DATE),
+    "bool": re.compile("[01]"), "time": re.compile("([01][0-9]|2[0-4]):.*"),
+    "uuid": re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+}  # fmt: skip
 INTERVALS = 64  # of the key in one statement; planning more costs more than reading the range
 
 
@@ -118,10 +122,10 @@ class PostgreSQL:
 
     def holds(self, part: Field, text: str) -> bool:
         """Whether a key's column can hold a value with this canonical text."""
-        base = part.column.base
-        if base == "uuid":
-            return UUID.fullmatch(text) is not None
-        return base not in WHOLE or (WHOLE_NUMBER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63)
+        form = FORMS.get(part.column.base)
+        if form is None:
+            return "\0" not in text
+        return form.fullmatch(text) is not None and (form is not INTEGER or -(2**63) <= int(text) < 2**63)
 
     def keyless(self, view: View) -> Statement:
         """How many rows lack a part of their key."""
@@ -179,7 +183,7 @@ def _typed(part: Field, text: str) -> str:
 
 def _type(part: Field) -> str:
     """A key's type; without a length, to which the other side's key would be cut, and of integers the widest."""
-    if part.column.base in WHOLE:
+    if FORMS.get(part.column.base) is INTEGER:
         return "int8"
     return part.column.base if part.column.ordered else part.column.type
 
@@ -213,7 +217,8 @@ def _inside(
         return f" where {' or '.join(between)}", ()
     where, parameters = _within(view, span)
     chosen = f"{_bucket(view, span, common, modulus)} = any(%s::bigint[])"
-    return f"{where}{' and' if where else ' where'} {chosen}", (*parameters, list(buckets))
+    here = [bucket for bucket in buckets if abs(bucket) < 2**63]
+    return f"{where}{' and' if where else ' where'} {chosen}", (*parameters, here)
 
 
 def _intervals(buckets: Sequence[int], span: Span) -> list[tuple[int, int]]:
@@ -224,6 +229,8 @@ def _intervals(buckets: Sequence[int], span: Span) -> list[tuple[int, int]]:
     for bucket in sorted(buckets):
         low = max(first, bucket * span.width - (span.width - 1) * (bucket <= 0))
         high = min(last, bucket * span.width + (span.width - 1) * (bucket >= 0))
+        if low > high:  # beyond what is a bigint: the other side has unsigned numbers
+            continue
         if found and found[-1][1] + 1 == low:
             low = found.pop()[0]
         found.append((low, high))

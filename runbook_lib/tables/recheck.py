@@ -17,6 +17,19 @@ BATCH = 1_000  # keys looked up at a time
 Shown = dict[str, list[Difference]]
 
 
+def set_aside(sides: Sides, pairs: Sequence[Pair], found: Mapping[str, Findings]) -> None:
+    """Rows that cannot be found by their key, still in the first look, are only counted: never to be seen again is no
+    proof that they have arrived."""
+    for pair in pairs:
+        if pair.key and pair.name in found:
+            findings = found[pair.name]
+            seen = set(_by_key(sides, pair, findings.kept))
+            for one in findings.kept:
+                if one not in seen:
+                    findings.more[one.kind] += one.times
+            findings.kept = [one for one in findings.kept if one in seen]
+
+
 def look_again(
     source: Database,
     target: Database,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -95,6 +96,17 @@ def test_a_port_that_somebody_else_has_is_left_to_him(server: Server) -> None:
 def test_binaries_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RUNBOOK_MARIADB_BIN", str(tmp_path))
     with pytest.raises(LabError, match=r"no mariadbd in .*apt-get install mariadb-server-core.*brew install mariadb"):
+        find_binaries()
+
+
+def test_a_program_that_makes_the_data_folder_is_named_before_it_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("mariadbd", "mariadb-install-db"):
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name, path: next(map(str, tmp_path.glob(name)), None))
+    monkeypatch.setenv("RUNBOOK_MARIADB_BIN", str(tmp_path))
+    with pytest.raises(LabError, match=r"no my_print_defaults in .*mariadb-server-core mariadb-client-core"):
         find_binaries()
 
 
