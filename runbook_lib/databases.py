@@ -129,7 +129,9 @@ def translated(database: Database) -> Iterator[None]:
         ) from error
     except refused as error:
         said = " ".join(str(part) for part in error.args[-1:] if part).strip() or type(error).__name__
-        raise DatabaseError(f"{database}: {' '.join(said.split())}{_advice(said)}") from error
+        advice = _advice(said)
+        stop = "" if not advice or said.endswith((".", "?", "!")) else "."
+        raise DatabaseError(f"{database}: {' '.join(said.split())}{stop}{' ' * bool(advice)}{advice}") from error
 
 
 def _advice(said: str) -> str:
@@ -145,7 +147,7 @@ def _advice(said: str) -> str:
         "(max_standby_streaming_delay), or set hot_standby_feedback there.",
         r"does not exist|Unknown (table|column|database)": "Is the name spelt as the database spells it?",
     }
-    return next((f". {advice}" for pattern, advice in known.items() if re.search(pattern, said)), "")
+    return next((advice for pattern, advice in known.items() if re.search(pattern, said)), "")
 
 
 def _open_postgresql(database: Database, read_only: bool, statement_timeout: float, snapshot: bool | str) -> Any:

@@ -208,6 +208,16 @@ def test_what_was_dealt_with_is_not_judged_again() -> None:
     assert logs.read("g", lines, NOW + timedelta(minutes=1)).ok
 
 
+def test_the_newest_trouble_comes_first_and_its_time_leaves_it_behind() -> None:
+    texts = ("[A ]E: one", "[B ]E: permission denied for table t", "[C ]E: Duplicate entry", PAUSED)
+    lines = [LogLine(NOW + timedelta(seconds=n + 0.5), text) for n, text in enumerate(texts)]
+    found = logs.read("g", lines)
+    assert found.reason.startswith("swap pause (1 line)") and found.reason.endswith("; and 1 more")
+    (table,) = found.tables()
+    dealt_with = datetime.fromisoformat(f"{table.rows[0][2]}+00:00")
+    assert logs.read("g", lines, dealt_with).ok
+
+
 def test_a_log_that_was_not_read_to_its_end_is_not_a_good_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "LIMIT", 2)
     cut = reading("[TASK ]I: one", "[TASK ]I: two", "[TASK ]E: three")
@@ -237,7 +247,7 @@ def test_little_disk_is_short_and_little_memory_is_short_only_while_it_swaps() -
     assert not Capacity(TASK, INSTANCE, (Metric("FreeableMemory", ()),), 1, 1).ok
 
 
-def mode(batch: bool, changes: int, keyless: tuple[str, ...] = (), waiting: float = 0.0) -> ApplyMode:
+def mode(batch: bool, changes: int, keyless: tuple[str, ...] = (), waiting: float | None = 0.0) -> ApplyMode:
     task = replace(TASK, settings={"TargetMetadata": {"BatchApplyEnabled": batch}})
     return ApplyMode(task, (replace(TABLE, captured=Counts(changes, 0, 0)),), keyless, 10.0, waiting)
 
@@ -247,7 +257,11 @@ def test_batch_apply_suits_a_heavy_load_and_no_table_without_a_key() -> None:
     assert not mode(False, 100_000).ok
     assert '{"TargetMetadata": {"BatchApplyEnabled": true}}' in repr(mode(False, 100_000))
     assert not mode(False, 10, waiting=5000).ok
-    assert mode(True, 100_000).ok
+    assert mode(True, 100_000).ok and "suits a load of 1,000 changes a second or waiting, and more" in repr(
+        mode(True, 100_000)
+    )
+    assert mode(True, 10).ok and "do not need it" in mode(True, 10).reason
+    assert "no datapoint" in repr(mode(False, 10, waiting=None))
     assert "shop.audit_log" in mode(True, 10, ("shop.audit_log",)).reason
 
 

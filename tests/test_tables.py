@@ -195,7 +195,7 @@ def test_names_with_odd_characters_are_quoted(make: Make) -> None:
         ({"names": "shop.ordres"}, "Did you mean shop.orders?"),
         ({"exclude": [], "columns": {"shop.orders": ["totl"]}}, "Did you mean total?"),
         ({"columns": {"shop.oders": ["total"]}}, "Did you mean shop.orders?"),
-        ({"renamed": {"shop.orders.total": "amuont"}}, "no column of shop.orders amuont"),
+        ({"renamed": {"shop.orders.total": "amuont"}}, "no column in shop.orders: amuont"),
     ],
 )
 def test_an_unknown_name_is_an_error_that_names_the_nearest(make: Make, how: dict[str, Any], said: str) -> None:
@@ -257,6 +257,7 @@ def test_what_arrives_while_it_is_compared_is_not_a_difference(make: Make) -> No
 
     found = compare(sides, options=tables.Options(rounds=5, settle=settle))
     assert (found.ok, found.rounds, len(settled)) == (True, 2, 2), found
+    assert "What differed at first had arrived when it was looked at again (2 rounds)" in found.reason
 
 
 def test_what_still_differs_after_the_rounds_is_reported(make: Make) -> None:

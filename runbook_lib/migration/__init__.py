@@ -328,12 +328,12 @@ class DatabaseMigration:
     def apply_mode(self) -> ApplyMode:
         """How changes are applied, beside the load."""
         task = self.task()
-        waiting = [metric.newest or 0.0 for metric in self._metrics(task, WAITING[1:])]
+        waiting = [metric.newest for metric in self._metrics(task, WAITING[1:]) if metric.newest is not None]
         since = task.load_finished or task.started
         seconds = (datetime.now(UTC) - since).total_seconds() if since else 0.0
         ours = self._wishes.heartbeat_table  # its changes are not the application's load
         statistics = tuple(table for table in self._dms.statistics(task) if table.name != ours)
-        return ApplyMode(task, statistics, self.scope.keyless, seconds, sum(waiting))
+        return ApplyMode(task, statistics, self.scope.keyless, seconds, sum(waiting) if waiting else None)
 
     def _wait(
         self,

@@ -104,7 +104,7 @@ class ApplyMode(Shown):
     statistics: tuple[TableStatistics, ...]
     keyless: tuple[str, ...]  # mapped tables without a primary or unique key
     seconds: float  # since the full load was finished
-    waiting: float  # changes that wait for the target, by the newest datapoint
+    waiting: float | None  # changes that wait for the target, by the newest datapoint; None: there is none
 
     @property
     def batch(self) -> bool:
@@ -118,7 +118,7 @@ class ApplyMode(Shown):
 
     @property
     def _pressed(self) -> bool:
-        return self.rate >= BUSY or self.waiting >= BUSY
+        return self.rate >= BUSY or (self.waiting or 0.0) >= BUSY
 
     @property
     def ok(self) -> bool:
@@ -141,8 +141,16 @@ class ApplyMode(Shown):
         """What is set and what would suit."""
         if not self.task.captures:
             return "a full load alone applies no changes"
-        mode = "batch" if self.batch else "transactional"
-        return self._advice or f"{mode} apply suits a load of fewer than {BUSY:,} changes a second or waiting"
+        if self._advice:
+            return self._advice
+        if not self.batch:
+            return f"transactional apply suits a load of fewer than {BUSY:,} changes a second or waiting"
+        if self._pressed:
+            return f"batch apply suits a load of {BUSY:,} changes a second or waiting, and more"
+        return (
+            f"batch apply does no harm where every table has a key; fewer than {BUSY:,} changes a second or waiting "
+            "do not need it"
+        )
 
     def headline(self) -> str:
         """What is set."""
@@ -156,7 +164,7 @@ class ApplyMode(Shown):
             ("MemoryLimitTotal", f"{self.task.setting('ChangeProcessingTuning', 'MemoryLimitTotal')} MB"),
             ("MemoryKeepTime", f"{self.task.setting('ChangeProcessingTuning', 'MemoryKeepTime')} s"),
             ("Captured since the full load", plural(total, "change")),
-            ("Waiting for the target", plural(int(self.waiting), "change")),
+            ("Waiting for the target", "no datapoint" if self.waiting is None else plural(int(self.waiting), "change")),
             ("Mapped tables without a key", ", ".join(self.keyless) or "none"),
         ]
         if self._advice:

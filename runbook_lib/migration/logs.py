@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..aws.watch import LogLine
 from ..display import Shown, Table, plural
@@ -96,6 +96,7 @@ class Trouble:
     means: str
     do: str
     line: str  # the last one
+    at: datetime  # of it, UTC
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,6 +123,7 @@ class LogReading(Shown):
         if not self.lines:
             return f"{self.group} has no line of this task: is dms-cloudwatch-logs-role there?"
         found = "; ".join(f"{t.name} ({plural(t.count, 'line')}): {t.line[:200]}" for t in self.troubles[:3])
+        found += f"; and {len(self.troubles) - 3} more" if len(self.troubles) > 3 else ""
         if self.cut and not found:
             return f"no trouble in the first {LIMIT:,} lines, and there are more: set logs_since to a later time"
         return found or "no known trouble, and no error"
@@ -133,18 +135,18 @@ class LogReading(Shown):
         return f"{plural(self.lines, 'line')} read{cut}{since}: {self.reason}."
 
     def tables(self) -> list[Table]:
-        """Each trouble, what it means and what to do."""
-        rows = [(t.name, t.count, t.means, t.do) for t in self.troubles]
-        return [Table(("Trouble", "Lines", "It means", "What to do"), rows)] if rows else []
+        """Each trouble, what it means and what to do; its time is the one to give as `logs_since` when it is mended."""
+        rows = [(t.name, t.count, _after(t.at), t.means, t.do) for t in self.troubles]
+        return [Table(("Trouble", "Lines", "Newest before (UTC)", "It means", "What to do"), rows)] if rows else []
 
 
 def read(group: str, lines: Iterable[LogLine], since: datetime | None = None) -> LogReading:
     """Look for the known lines, and for `]E:` lines that are not known; what a later line ends is no trouble.
 
-    Troubles before `since` (UTC) were dealt with: they are read, and not judged.
+    The newest trouble comes first. Troubles before `since` (UTC) were dealt with: they are read, and not judged.
     """
     counts: Counter[str] = Counter()
-    last: dict[str, str] = {}
+    last: dict[str, LogLine] = {}
     number, cut = 0, False
     for number, line in enumerate(lines, start=1):
         if number > LIMIT:
@@ -155,13 +157,19 @@ def read(group: str, lines: Iterable[LogLine], since: datetime | None = None) ->
         name = _named(line.text)
         if name and (since is None or line.at >= since):
             counts[name] += 1
-            last[name] = line.text.strip()
+            last[name] = line
     means = {known.name: (known.means, known.do) for known in KNOWN}
     unknown = ("An error that this table does not know.", "Read it in its context in the log.")
     troubles = tuple(
-        Trouble(name, count, *means.get(name, unknown), last[name]) for name, count in counts.items() if count
-    )
+        Trouble(name, counts[name], *means.get(name, unknown), line.text.strip(), line.at)
+        for name, line in sorted(last.items(), key=lambda item: item[1].at, reverse=True) if counts[name]
+    )  # fmt: skip
     return LogReading(group, True, number, troubles, since, cut)
+
+
+def _after(at: datetime) -> str:
+    """The next whole second: what came before it is not judged again when it is given as `logs_since`."""
+    return (at.replace(microsecond=0) + timedelta(seconds=1)).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _named(text: str) -> str | None:

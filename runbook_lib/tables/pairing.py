@@ -105,9 +105,8 @@ def _known(asked: Iterable[str], names: Iterable[str], what: str) -> None:
         if not any(_matches(name, [pattern]) for name in known):
             close = difflib.get_close_matches(pattern, known, 1)
             hint = f" Did you mean {close[0]}?" if close else f" There are: {', '.join(known[:10]) or 'none'}."
-            raise DatabaseError(
-                f"There is no {what} {pattern} on either side (write schema.table, % for anything).{hint}"
-            )
+            how = " on either side (write schema.table, % for anything)" if what == "table" else ""
+            raise DatabaseError(f"There is no {what} {pattern}{how}.{hint}")
 
 
 def _alone(table: Table) -> Pair:
@@ -123,8 +122,8 @@ def _pair(name: str, here: Table, there: Table | None, only: Sequence[str] | Non
     moved = {
         old.rpartition(".")[2]: new for old, new in renamed.items() if old.rpartition(".")[0] == name
     }  # fmt: skip
-    _known([*(only or ()), *moved], [column.name for column in here.columns], f"column of {name}")
-    _known(moved.values(), [column.name for column in there.columns], f"column of {there}")
+    _known([*(only or ()), *moved], [column.name for column in here.columns], f"column in {name}:")
+    _known(moved.values(), [column.name for column in there.columns], f"column in {there}:")
     chosen = sorted(
         column.name for column in here.columns if only is None or column.name in only or column.name in here.key
     )

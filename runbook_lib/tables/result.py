@@ -29,7 +29,7 @@ class TableResult:
     differences: tuple[Difference, ...] = ()
     problem: str = ""  # what keeps the tables from being the same whatever their rows are
     may_be_empty: bool = False
-    rechecked: bool = True  # False: more rows differ than are looked at again
+    rechecked: bool = True  # False: more rows differ than are looked at again, or their keys do not find them
     keyed: bool = True
 
     @property
@@ -114,10 +114,14 @@ class Comparison(Shown):
         how = EVIDENCE[self.method]
         bad = [table for table in self.compared if not table.ok]
         if not bad and self.rows:
-            return f"{plural(self.rows, 'row')} in {plural(len(self.compared), 'table')} are the same, {how}."
+            same = f"{plural(self.rows, 'row')} in {plural(len(self.compared), 'table')} are the same, {how}."
+            later = f"had arrived when it was looked at again ({plural(self.rounds, 'round')}); counts are of the first"
+            return f"{same} What differed at first {later} look." if self.rounds else same
         if not self.rows and not any(table.differing or table.problem for table in bad):
             return f"Not one row was compared: {plural(len(self.compared), 'table')}, all empty on both sides."
         again = f" It still held after {plural(self.rounds, 'round')} of looking again." if self.rounds else ""
+        if not all(table.rechecked for table in bad):
+            again += " Some of it was counted once and not looked at again: too much, or not found by its key."
         rest = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         return "; ".join(table.reason for table in bad[:3]) + rest + "." + again
 

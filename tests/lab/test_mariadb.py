@@ -95,7 +95,7 @@ def test_a_port_that_somebody_else_has_is_left_to_him(server: Server) -> None:
 
 def test_binaries_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RUNBOOK_MARIADB_BIN", str(tmp_path))
-    with pytest.raises(LabError, match=r"no mariadbd in .*apt-get install mariadb-server-core.*brew install mariadb"):
+    with pytest.raises(LabError, match=r"no mariadbd .*in .*apt-get install mariadb-server-core.*brew install mariadb"):
         find_binaries()
 
 
