@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -258,6 +259,44 @@ def test_what_arrives_while_it_is_compared_is_not_a_difference(make: Make) -> No
     found = compare(sides, options=tables.Options(rounds=5, settle=settle))
     assert (found.ok, found.rounds, len(settled)) == (True, 2, 2), found
     assert "What differed at first had arrived when it was looked at again (2 rounds)" in found.reason
+
+
+@contextmanager
+def restless(sides: Sides, target: str, lag: float = 0.05) -> Iterator[None]:
+    """A row of the source that changes all the time; the target follows with that statement."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with sides[0].session(read_only=False) as here, sides[1].session(read_only=False) as there:
+            for number in itertools.count():
+                if ended.is_set():
+                    return
+                here.execute(f"update shop.orders set note = '{number}' where id = 7")
+                ended.wait(lag)
+                there.execute(target.format(number))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        worker.join()
+
+
+def test_a_row_that_never_rests_is_the_same_when_it_comes_by_on_the_target(make: Make) -> None:
+    sides = make(ORDERS.format(1000), then="update shop.orders set note = 'behind' where id = 7")
+    with restless(sides, "update shop.orders set note = '{}' where id = 7"):
+        found = compare(sides, options=tables.Options(rounds=5, pause=0.2))
+    assert found.ok, found
+
+
+def test_a_row_that_never_rests_and_is_not_the_same_is_told_with_how_to_judge_it(make: Make) -> None:
+    sides = make(ORDERS.format(1000), then="update shop.orders set total = 0 where id in (7, 8)")
+    with restless(sides, "update shop.orders set note = '{}' where id = 7"):
+        found = compare(sides, options=tables.Options(rounds=2, pause=0.2))
+    assert (found.compared[0].different, found.compared[0].moving) == (2, 1)
+    assert "1 row of it changed at the source meanwhile: to judge them, let it rest." in found.reason
 
 
 def test_what_still_differs_after_the_rounds_is_reported(make: Make) -> None:

@@ -58,7 +58,8 @@ def compare(
                 source_rows=findings.source, target_rows=findings.target,
                 different=findings.count("different"), missing=findings.count("missing on target"),
                 extra=findings.count("extra on target"), differences=tuple(shown.get(pair.name, ())),
-                rechecked=not findings.more, may_be_empty=may_be_empty(pair.name, options.empty),
+                rechecked=not findings.more, moving=findings.moving,
+                may_be_empty=may_be_empty(pair.name, options.empty),
             )  # fmt: skip
         results.append(result)
     return Comparison(tuple(results), options.method, rounds, checkpoint.moments)

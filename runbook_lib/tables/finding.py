@@ -30,6 +30,8 @@ class Findings:
     target: int = 0
     kept: list[Found] = field(default_factory=list)
     more: Counter[str] = field(default_factory=Counter)  # by kind, beyond those that are kept
+    held: dict[Key, frozenset[bytes]] = field(default_factory=dict)  # what the source held at these keys, last seen
+    moving: int = 0  # of the kept ones: what the source holds was changed between the last two looks
 
     def add(self, other: Findings) -> None:
         """Take in another range's."""

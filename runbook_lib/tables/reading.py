@@ -15,6 +15,13 @@ from .dialect import MODERN, Common, Dialect, Server, Statement
 from .model import Options, View
 
 
+def read(database: Database, session: Any, statement: Statement) -> list[Any]:
+    """The answer to a statement."""
+    with translated(database), session.cursor() as cursor:
+        cursor.execute(statement.sql, statement.parameters)
+        return [statement.read(row) for row in cursor.fetchall()]
+
+
 @dataclass(frozen=True)
 class Side:
     """One side: its sessions are read-only and see the same moment."""
@@ -26,9 +33,7 @@ class Side:
 
     def ask(self, number: int, statement: Statement) -> list[Any]:
         """The answer of one session, read."""
-        with translated(self.database), self.sessions[number].cursor() as cursor:
-            cursor.execute(statement.sql, statement.parameters)
-            return [statement.read(row) for row in cursor.fetchall()]
+        return read(self.database, self.sessions[number], statement)
 
     def cancel(self) -> None:
         """End what its sessions are doing."""

@@ -31,6 +31,7 @@ class TableResult:
     may_be_empty: bool = False
     rechecked: bool = True  # False: more rows differ than are looked at again, or their keys do not find them
     keyed: bool = True
+    moving: int = 0  # of those that are not the same: changed at the source between the last two looks
 
     @property
     def differing(self) -> int:
@@ -120,6 +121,8 @@ class Comparison(Shown):
         if not self.rows and not any(table.differing or table.problem for table in bad):
             return f"Not one row was compared: {plural(len(self.compared), 'table')}, all empty on both sides."
         again = f" It still held after {plural(self.rounds, 'round')} of looking again." if self.rounds else ""
+        if moving := sum(table.moving for table in bad):
+            again += f" {plural(moving, 'row')} of it changed at the source meanwhile: to judge them, let it rest."
         if not all(table.rechecked for table in bad):
             again += " Some of it was counted once and not looked at again: too much, or not found by its key."
         rest = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
