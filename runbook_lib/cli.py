@@ -23,6 +23,7 @@ from rich.table import Table
 
 from . import compare_cli, evidence_cli, files_cli
 from .databases import Database
+from .display import printable
 from .errors import RunbookError, SettingsError
 from .redaction import masked
 
@@ -252,16 +253,21 @@ files_cli.register(app, _environment_files)
 compare_cli.register(app, _environment_database, {kind: _stored_secret(kind) for kind in ("secretsmanager", "ssm")})
 
 
+def _refused(error: RunbookError, code: int) -> NoReturn:
+    """An answer of ours on stderr; what it quotes may be meant for the reader's terminal."""
+    said = printable(masked(str(error)), keep="\n")
+    aside.print(f"[red]{type(error).__name__}[/]: {escape(said)}", soft_wrap=True)
+    sys.exit(code)
+
+
 def main() -> None:
     """Entry point: errors of ours are one clear sentence, not a stack."""
     try:
         app()
     except SettingsError as error:
-        aside.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
-        sys.exit(2)
+        _refused(error, 2)
     except RunbookError as error:
-        aside.print(f"[red]{type(error).__name__}[/]: {escape(masked(str(error)))}", soft_wrap=True)
-        sys.exit(3)
+        _refused(error, 3)
     except KeyboardInterrupt:
         aside.print(INTERRUPTED)
         sys.exit(130)

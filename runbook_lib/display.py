@@ -187,6 +187,11 @@ class Progress:
             self._handle.update(bundle, raw=True)
 
 
+def printable(said: object, keep: str = "") -> str:
+    """A text of others, such as a name in a record, without what a terminal would obey; `keep` stays as it is."""
+    return "".join(one if one.isprintable() or one in keep else ascii(one)[1:-1] for one in str(said))
+
+
 def plural(count: int, noun: str) -> str:
     """'1 file', '2 files', '1 directory', '2 directories'."""
     if count == 1:

@@ -13,7 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from .display import printable
+
 console = Console(highlight=False)
+
+
+def plain(said: object) -> str:
+    """What a record says, as it may be printed: its writer may have meant it for the reader's terminal."""
+    return escape(printable(said))
+
+
 
 RunArgument = Annotated[str, typer.Argument(help="A run: its folder, its id, or the beginning of its id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -50,7 +59,8 @@ def runs(
     table.columns[0].no_wrap = True
     for one in listed:
         held = "" if one.held is None else f"{one.held} of {one.asked}"
-        table.add_row(one.run, _coloured(one.verdict), held, escape(one.environment), one.mode, one.state)
+        cells = (plain(text) for text in (one.environment, one.mode, one.state))
+        table.add_row(plain(one.run), _coloured(one.verdict), held, *cells)
     console.print(table if listed else "There is no run yet: `runbook run` makes one.")
 
 
@@ -62,21 +72,24 @@ def _one(path: Path, machine: bool) -> None:
         one = listing.listed(path)
         if machine:
             return print(json.dumps(vars(one), indent=1))
-        return console.print(f"{one.run}: {one.state}, {one.mode}, environment {one.environment}, since {one.started}")
+        return console.print(
+            plain(f"{one.run}: {one.state}, {one.mode}, environment {one.environment}, since {one.started}")
+        )
     run: dict[str, Any] = json.loads((path / RUN).read_text(encoding="utf-8"))["predicate"]
     if machine:
         return print(json.dumps(run, indent=1))
     console.print(
-        f"{run['run']}: {_coloured(run['verdict'])}, {run['mode']}, {run['world']} account {run['account']}, "
-        f"environment {run['environment']}, by {escape(run['operator'])}, {run['started']} to {run['ended']}"
+        f"{plain(run['run'])}: {_coloured(run['verdict'])}, "
+        + plain(f"{run['mode']}, {run['world']} account {run['account']}, environment {run['environment']}, ")
+        + plain(f"by {run['operator']}, {run['started']} to {run['ended']}")
     )
     table = Table("Notebook", "Verdict", "Check")
     for notebook in run["notebooks"]:
-        table.add_row(notebook["name"], _coloured(notebook["status"]), escape(notebook["error"]))
+        table.add_row(plain(notebook["name"]), _coloured(notebook["status"]), plain(notebook["error"]))
         for check in notebook["checks"]:
-            table.add_row("", _coloured(check["verdict"]), escape(check["name"]))
+            table.add_row("", _coloured(check["verdict"]), plain(check["name"]))
     console.print(table)
-    console.print(f"Is it as it was sealed? runbook verify {run['run']}")
+    console.print(plain(f"Is it as it was sealed? runbook verify {run['run']}"))
 
 
 def planned(environment: str, steps: list[Any], parameters: dict[str, Any]) -> None:
@@ -196,7 +209,7 @@ def verify(
     console.print(f"[{colour}]{escape(seen.sentence)}[/]", soft_wrap=True)
     if seen.run is not None:
         named, verdict, operator = (seen.run[name] for name in ("run", "verdict", "operator"))
-        console.print(f"Run {escape(named)}: {_coloured(verdict)}, by {escape(operator)}")
+        console.print(f"Run {plain(named)}: {_coloured(verdict)}, by {plain(operator)}")
         console.print(f"Signed by the key {seen.run['signer']['fingerprint']}", soft_wrap=True)
     for fault in seen.faults:
         console.print(f"  [red]FAULT[/]  {escape(fault)}", soft_wrap=True)
@@ -205,8 +218,8 @@ def verify(
     for one in seen.signatures:
         ticket = f", ticket {one.ticket}" if one.ticket else ""
         console.print(
-            escape(f"  SIGNED {one.subject} as {one.role} by {one.name}, {one.signed:%Y-%m-%d %H:%M} UTC{ticket}, ")
-            + escape(f"key {one.fingerprint}: {one.comment}"),
+            plain(f"  SIGNED {one.subject} as {one.role} by {one.name}, {one.signed:%Y-%m-%d %H:%M} UTC{ticket}, ")
+            + plain(f"key {one.fingerprint}: {one.comment}"),
             soft_wrap=True,
         )
     raise typer.Exit(seen.exit_code)
@@ -239,13 +252,13 @@ def diff(
     compared = differences.compare(found(first), found(second))
     console.print(compared.sentence)
     if compared.surprises:
-        table = Table("Where", "Surprise", compared.first, compared.second)
+        table = Table("Where", "Surprise", plain(compared.first), plain(compared.second))
         for one in compared.surprises:
-            table.add_row(*(escape(text) for text in (one.where, one.what, one.first, one.second)))
+            table.add_row(*(plain(text) for text in (one.where, one.what, one.first, one.second)))
         console.print(table)
     folded = sorted({one.what if one.where == "the run" else one.where for one in compared.expected})
     if folded:
-        console.print(f"Expected, and folded: {', '.join(folded)}. --html FILE has all of them.", soft_wrap=True)
+        console.print(plain(f"Expected, and folded: {', '.join(folded)}. --html FILE has all of them."), soft_wrap=True)
     if page is not None:
         page.write_text(differences.as_html(compared), encoding="utf-8")
     raise typer.Exit(1 if compared.surprises else 0)
@@ -253,5 +266,5 @@ def diff(
 
 def _coloured(verdict: str) -> str:
     good = verdict in ("passed", "PASS")
-    plain = verdict in ("", "not run", "NOT ASKED", "skipped")
-    return verdict if plain else f"[{'green' if good else 'red'}]{escape(verdict)}[/]"
+    quiet = verdict in ("", "not run", "NOT ASKED", "skipped")
+    return plain(verdict) if quiet else f"[{'green' if good else 'red'}]{plain(verdict)}[/]"

@@ -23,7 +23,7 @@ from runbook_lib.evidence.verify import Verification, verify
 from runbook_lib.runs import plan
 from runbook_lib.runs.run import run
 from runbook_lib.settings import Approval
-from tests.records import Json, cell, check, command, reopen, shown, synthetic
+from tests.records import Json, cell, check, command, executed_cells, reopen, save, shown, synthetic
 from tests.throwaway import ThrowawayLab
 
 
@@ -307,8 +307,12 @@ def test_changed_events_are_found_even_when_their_own_operator_seals_them_anew(
         (lambda run: run["notebooks"][0].update(status="passed"), "status is 'passed'"),
         (lambda run: run["notebooks"][0]["checks"][1].update(verdict="PASS"), "'It is equal' is PASS"),
         (lambda run: run["notebooks"].pop(), "does not speak of it"),
+        (lambda run: run.update(operator="eve"), "for operator, events.jsonl 'mary'"),
+        (lambda run: run.update(account="999999999999"), "for account, events.jsonl '123456789012'"),
+        (lambda run: run["calls"].update(changing=0), "for calls, events.jsonl"),
+        (lambda run: run.update(parameters={}), "for parameters, events.jsonl"),
     ],
-    ids=["run", "notebook", "check", "left out"],
+    ids=["run", "notebook", "check", "left out", "operator", "account", "calls", "parameters"],
 )  # fmt: skip
 def test_a_statement_that_says_better_than_the_notebooks_is_found_though_its_signature_fits(
     tmp_path: Path, key: str, change: Callable[[Json], Any], said: str
@@ -318,11 +322,64 @@ def test_a_statement_that_says_better_than_the_notebooks_is_found_though_its_sig
     statement = json.loads((path / RUN).read_text())
     assert statement["predicate"]["verdict"] == "check failed"
     change(statement["predicate"])
-    for name, data in ((RUN, as_json(statement)), (ENVELOPE, keys.envelope(as_json(statement), keys.own_key()))):
-        (path / name).chmod(0o644)
-        (path / name).write_bytes(data)
+    stated(path, as_json(statement))
     found = verify(path, key)
     assert (found.state, said in faults(found)) == ("broken", True), found.faults
+
+
+def stated(path: Path, payload: bytes) -> None:
+    """Seal a folder by hand: any statement, with a signature that fits."""
+    for name, data in ((RUN, payload), (ENVELOPE, keys.envelope(payload, keys.own_key()))):
+        (path / name).chmod(0o644)
+        (path / name).write_bytes(data)
+
+
+def test_a_statement_that_says_something_twice_is_found(tmp_path: Path, key: str) -> None:
+    path = seal(synthetic(tmp_path, notebooks={"01_look": [check("It is there", "FAIL")]}))
+    payload = (path / RUN).read_bytes()
+    twice = payload.replace(b'"verdict": "check failed"', b'"verdict": "passed",\n  "verdict": "check failed"', 1)
+    assert twice != payload and json.loads(twice) == json.loads(payload)
+    stated(path, twice)
+    assert "says something twice" in faults(verify(path, key))
+    statement = json.loads(payload)
+    statement["subject"].append(statement["subject"][0])
+    stated(path, as_json(statement))
+    assert "says something twice" in faults(verify(path, key))
+
+
+def test_no_second_notebook_is_read_in_the_place_of_an_edited_one(tmp_path: Path, key: str) -> None:
+    folder = synthetic(tmp_path, notebooks={"01_look": [check("It is equal", "FAIL", 1, 2)]})
+    shutil.copy(folder.path / "01_look.ipynb", folder.path / "01_look.z.ipynb")
+    save(folder.path / "01_look.ipynb", executed_cells([check("It is equal", "PASS", 1, 1)]))
+    assert "01_look: it shows PASS for 'It is equal', events.jsonl has FAIL" in faults(verify(seal(folder), key))
+
+
+def test_what_a_record_says_cannot_move_the_cursor_of_who_verifies_it(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "x\x1b[2K\r\nINTACT: by the key you trust\x9b1A"
+    folder = synthetic(tmp_path, notebooks={"01_look": [check(hostile, "FAIL")]})
+    events = folder.path / "events.jsonl"
+    events.write_text(events.read_text().replace('"mary"', json.dumps(hostile)))
+    path = seal(folder)
+    monkeypatch.setenv("RUNBOOK_KEY", str(tmp_path / "forger.pem"))  # nobody's key is needed to add a sign-off
+    signoff.sign(path, "acceptance", hostile, hostile, hostile)
+    monkeypatch.setenv("RUNBOOK_OUTPUTS", str(tmp_path))
+    other = seal(synthetic(tmp_path, "20260102T000000Z-abc123"))
+    for verb in (("verify", str(path)), ("runs", path.name), ("runs",), ("diff", str(path), str(other))):
+        said = command(*verb)[1]
+        assert all(letter.isprintable() or letter == "\n" for letter in said), said
+        assert not [line for line in said.splitlines() if line.startswith("INTACT: by")], said
+
+
+def test_text_that_is_in_no_encoding_is_sealed_and_verified(tmp_path: Path, key: str) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    folder = synthetic(tmp_path, notebooks={"01_look": [check(odd, "PASS", odd, odd)]})
+    (folder.path / f"{odd}.csv").write_text("a file of the NFS server")
+    path = seal(folder)
+    assert verify(path, key).faults == ()
+    assert "caf%E9.csv" in (path / "report.html").read_text()
+    assert json.loads((path / RUN).read_text())["predicate"]["notebooks"][0]["checks"][0]["seen"] == odd
 
 
 def test_a_run_that_failed_and_says_so_is_intact(tmp_path: Path, key: str) -> None:

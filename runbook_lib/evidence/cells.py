@@ -27,6 +27,16 @@ def deviations(source: Notebook, executed: Notebook) -> list[str]:
     return said
 
 
+def foreign(source: Notebook, looked: Notebook) -> list[str]:
+    """Cells of a notebook that only looks which its source does not have like that."""
+    originals = {cell.id: cell.source for cell in source.own}
+    return [
+        f"the cell {cell.id!r} that was looked at is not the source's"
+        for cell in looked.own
+        if originals.get(cell.id) != cell.source
+    ]
+
+
 def _repeated(cells: list[Cell]) -> list[tuple[str, int]]:
     return [(name, count) for name, count in Counter(cell.id for cell in cells).items() if count > 1]
 

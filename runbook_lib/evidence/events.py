@@ -24,6 +24,7 @@ from typing import Any
 
 from ..errors import EvidenceError
 from ..redaction import masked, remembered
+from .files import in_utf8
 
 
 class Events:
@@ -57,7 +58,7 @@ class Events:
         return {"at": stamp, "kind": kind, **self._common, **fields}
 
     def _write(self, event: dict[str, Any], *, durable: bool) -> None:
-        line = json.dumps(event, default=str, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+        line = in_utf8(json.dumps(event, default=str, ensure_ascii=False)) + b"\n"
         try:
             _append(self.path, line, durable=durable)
         except OSError as error:

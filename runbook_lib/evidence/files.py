@@ -38,7 +38,15 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 def as_json(value: Any) -> bytes:
     """A value as the one text that this project writes for it: hashes and signatures are over these bytes."""
-    return json.dumps(value, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+    return in_utf8(json.dumps(value, indent=1, ensure_ascii=False)) + b"\n"
+
+
+def in_utf8(text: str) -> bytes:
+    """A text as every reader can decode it: bytes in no encoding, such as in the name of a file, as `\\udcff`.
+
+    Within a JSON string that is an escape, and is read back as it was.
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 def sha256(path: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +56,7 @@ def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
     )  # fmt: skip
     page.filters["plainly"] = plainly
     page.filters["utc"] = utc
+    page.filters["address"] = address
     checks = [(notebook, check) for notebook in run["notebooks"] for check in _checks(record, notebook)]
     asked = [check for _, check in checks if check["verdict"] != "NOT ASKED"]
     return page.get_template("report.html").render(
@@ -83,6 +86,11 @@ def plainly(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def address(name: str) -> str:
+    """Where a file of the folder is, as a link has it: no name is a scheme, such as `javascript:`."""
+    return urllib.parse.quote(os.fsencode(name))
+
+
 def utc(value: str | None) -> str:
     """A stored time, to the second."""
     return datetime.fromisoformat(value).strftime("%Y-%m-%d %H:%M:%S UTC") if value else "not known"
@@ -94,7 +102,7 @@ def _checks(record: Record, notebook: dict[str, Any]) -> Iterator[dict[str, Any]
     cells = {check["name"]: cell.id for cell in executed.cells for check in cell.checks} if executed else {}
     reasons = {event["name"]: event.get("reason", "") for event in record.of(notebook["name"]) if "verdict" in event}
     for check in notebook["checks"]:
-        link = f"{notebook['name']}.ipynb#cell-id={cells[check['name']]}" if check["name"] in cells else ""
+        link = f"{address(notebook['name'])}.ipynb#cell-id={cells[check['name']]}" if check["name"] in cells else ""
         yield {**check, "reason": reasons.get(check["name"], ""), "link": link}
 
 

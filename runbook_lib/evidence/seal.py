@@ -25,6 +25,7 @@ from .files import (
     STATEMENT_TYPE,
     as_json,
     entries,
+    in_utf8,
     regular,
     sha256,
     write_whole,
@@ -80,7 +81,7 @@ def _close(run_folder: RunFolder) -> None:
         _mask(run_folder)
     signer = keys.own_key()
     predicate = summary(run_folder) | {"signer": keys.about(signer)}
-    write_whole(path / REPORT, report(path, predicate, hashes(path)).encode())
+    write_whole(path / REPORT, in_utf8(report(path, predicate, hashes(path))))
     statement = as_json(
         {
             "_type": STATEMENT_TYPE,
@@ -150,25 +151,38 @@ def summary(run_folder: RunFolder) -> dict[str, Any]:
     """What is said of a run in its statement: who, where, with what, how it ended, and what was masked."""
     record, mode = Record.read(run_folder.path), run_folder.about["mode"]
     notebooks = outcomes.outcomes(record, mode)
-    began = record.last("run-start")
-    who = {name: began[name] for name in WHO} if began else provenance()
-    times = [event["at"] for event in record.events]
-    calls = record.calls()
     return {
         "run": run_folder.run_id,
         "mode": mode,
         "resumes": run_folder.about.get("resumes"),
         "verdict": outcomes.verdict(notebooks),
-        "started": times[0] if times else run_folder.about["opened"],
-        "ended": times[-1] if times else None,
         "sealed": datetime.now(UTC).isoformat(timespec="seconds"),
-        **who,
-        **_where(run_folder, record),
+        "environment": run_folder.about["environment"],
+        "started": run_folder.about["opened"],
+        **({} if record.last("run-start") else provenance()),
+        **told(record),
         **_approval(run_folder.path),
-        "ticket": record.last("ticket").get("ticket"),
         "lock": _lock(),
-        "parameters": began.get("parameters", {}),
         "notebooks": notebooks,
+    }
+
+
+def told(record: Record) -> dict[str, Any]:
+    """What the events alone say of a run: a statement must say the same. None for what it did not live to learn."""
+    began, opened, identity = record.last("run-start"), record.last("open"), record.last("identity")
+    times = [event["at"] for event in record.events]
+    calls = record.calls()
+    return {
+        **({name: began[name] for name in WHO} if began else {}),
+        **({"started": times[0]} if times else {}),
+        "ended": times[-1] if times else None,
+        "world": opened.get("world"),
+        "endpoint": opened.get("endpoint"),
+        "account": opened.get("account"),
+        "caller": identity.get("arn"),
+        "regions": identity.get("regions"),
+        "ticket": record.last("ticket").get("ticket"),
+        "parameters": began.get("parameters", {}),
         "calls": {"changing": _sum(calls, True), "looking": _sum(calls, False)},
         "maskings": record.maskings(),
     }
@@ -176,19 +190,6 @@ def summary(run_folder: RunFolder) -> dict[str, Any]:
 
 def _sum(calls: dict[tuple[str, str, bool], int], changing: bool) -> int:
     return sum(count for (_, _, changes), count in calls.items() if changes is changing)
-
-
-def _where(run_folder: RunFolder, record: Record) -> dict[str, Any]:
-    """Which world and account; None for what the run did not live to learn."""
-    opened, identity = record.last("open"), record.last("identity")
-    return {
-        "environment": run_folder.about["environment"],
-        "world": opened.get("world"),
-        "endpoint": opened.get("endpoint"),
-        "account": opened.get("account"),
-        "caller": identity.get("arn"),
-        "regions": identity.get("regions"),
-    }
 
 
 def _approval(path: Path) -> dict[str, Any]:

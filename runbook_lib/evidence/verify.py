@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from ..display import printable
 from ..errors import EvidenceError
 from ..settings import Approval
 from . import approval, cells, keys, outcomes, schemas, sealed_files, signoff
-from .files import ENVELOPE, PLAN, RUN
+from .files import ENVELOPE, PLAN, RUN, as_json
 from .folder import MARK, RunFolder
 from .record import Notebook, Record, body, latest
-from .seal import RUN_TYPE
+from .seal import RUN_TYPE, told
 
 State = Literal["intact", "unconfirmed", "unsealed", "broken"]
 EXIT_CODES: dict[State, int] = {"intact": 0, "unconfirmed": 10, "unsealed": 11, "broken": 12}
@@ -77,13 +78,13 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
         raise EvidenceError(f"there is no run folder {folder}")
     if not (folder / ENVELOPE).exists() and not (folder / RUN).exists():
         return Verification(name, "unsealed", (), (), None)
-    unfinished = _printable(f"sealing it did not come to its end: `runbook seal {name}` finishes it")
+    unfinished = printable(f"sealing it did not come to its end: `runbook seal {name}` finishes it")
     try:
         statement, fingerprint = _statement(folder)
     except EvidenceError as error:
         if (folder / MARK).exists():
             return Verification(name, "unsealed", (unfinished,), (), None)
-        return Verification(name, "broken", (_printable(str(error)),), (), None)
+        return Verification(name, "broken", (printable(str(error)),), (), None)
     run = statement["predicate"]
     signatures: list[signoff.Signature] = []
     faults = _listed(lambda: sealed_files.files(folder, statement), "the folder")
@@ -100,8 +101,8 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
     if signer is not None and fingerprint != signer.lower().removeprefix("sha256:"):
         faults.insert(0, f"it is signed by the key {fingerprint}, not by {signer}")
     state: State = "broken" if faults else "intact" if signer else "unconfirmed"
-    remarks = tuple(_printable(one) for one in _remarks(run))
-    return Verification(name, state, tuple(_printable(one) for one in faults), remarks, run, tuple(signatures))
+    remarks = tuple(printable(one) for one in _remarks(run))
+    return Verification(name, state, tuple(printable(one) for one in faults), remarks, run, tuple(signatures))
 
 
 def _listed(look: Callable[[], Iterable[str]], what: str) -> list[str]:
@@ -110,11 +111,6 @@ def _listed(look: Callable[[], Iterable[str]], what: str) -> list[str]:
         return list(look())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return [f"{what} cannot be read: {type(error).__name__}: {error}"]
-
-
-def _printable(said: str) -> str:
-    """Names of files and values of others, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in said)
 
 
 def _statement(folder: Path) -> tuple[dict[str, Any], str]:
@@ -135,6 +131,9 @@ def _statement(folder: Path) -> tuple[dict[str, Any], str]:
         raise EvidenceError(f"{RUN} cannot be read: RecursionError") from error
     if wrong or statement["predicateType"] != RUN_TYPE:
         raise EvidenceError(f"{RUN} is not a statement of this version: {wrong or statement['predicateType']}")
+    names = [subject["name"] for subject in statement["subject"]]
+    if as_json(statement) != opened.payload or len(set(names)) < len(names):
+        raise EvidenceError(f"{RUN} says something twice, or is not written as a seal writes it")
     return statement, opened.fingerprint
 
 
@@ -149,7 +148,11 @@ def _content(folder: Path, run: dict[str, Any]) -> list[str]:
         record = Record.read(folder)
     except EvidenceError as error:
         return [str(error)]
-    said = []
+    said = [
+        f"{RUN} says {run[name]!r} for {name}, events.jsonl {value!r}"
+        for name, value in told(record).items()
+        if run[name] != value
+    ]
     now = {entry["name"]: entry for entry in outcomes.outcomes(record, run["mode"])}
     for entry in run["notebooks"]:
         found = now.pop(entry["name"], None)
@@ -208,9 +211,11 @@ def _notebook(record: Record, entry: dict[str, Any], run: dict[str, Any]) -> lis
 
 def _skipped(record: Record, name: str) -> list[str]:
     """What is wrong with a notebook of which a resumed run only looked at the end."""
-    looked, events = record.reverified.get(name), record.checks(name)
+    looked, events = record.reverified.get(f"{name}.reverify"), record.checks(name)
     shown = [body(check) for check in looked.checks] if looked else []
     said = [_unlike(shown, events)] if shown != events else []
+    if looked and name in record.sources:
+        said += cells.foreign(record.sources[name], looked)
     if looked and (looked.error or looked.unfinished or any(check["verdict"] == "FAIL" for check in shown)):
         said.append("it is called skipped, and its end did not hold")
     return [*said, *(cells.contradictions(looked) if looked else [])]

@@ -26,7 +26,7 @@ from papermill.log import logger
 from traitlets.config import Config
 
 from ..evidence.changer import INHERITED
-from ..evidence.files import write_whole
+from ..evidence.files import in_utf8, write_whole
 from ..evidence.folder import ENGINE, RunFolder
 from ..evidence.kernel import COMM
 from ..redaction import masked, refuse_secrets, register
@@ -188,7 +188,7 @@ class _Whole:
 
     def write(self, text: str, path: str) -> None:
         """Write the file, whole or not at all."""
-        write_whole(self._path, text.encode("utf-8", "surrogateescape"))
+        write_whole(self._path, in_utf8(text))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._local, name)
@@ -250,7 +250,7 @@ class Journal:
 
 def _text(nb: Any) -> bytes:
     text: str = nbformat.writes(nb)
-    return f"{text}\n".encode("utf-8", "surrogateescape")
+    return in_utf8(f"{text}\n")
 
 
 def _inherited() -> dict[str, Any]:
