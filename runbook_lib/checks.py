@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,7 +43,8 @@ class Check:
 
     def body(self) -> dict[str, Any]:
         """What is equal on every run: the JSON that executed notebooks carry for auditors."""
-        return {"name": self.name, "verdict": self.verdict, "expected": plain(self.expected), "seen": plain(self.seen)}
+        expected, seen = (_carried(plain(value)) for value in (self.expected, self.seen))
+        return {"name": self.name, "verdict": self.verdict, "expected": expected, "seen": seen}
 
     def sentence(self) -> str:
         """The reason of a failure, with what was expected and seen."""
@@ -65,11 +67,22 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def _carried(value: Any) -> Any:
+    """A plain value that is the same in events and in a kernel's messages: these know no NaN, and UTF-8 only."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_carried(item) for item in value]
+    if isinstance(value, dict):
+        return {_carried(key): _carried(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def judge(name: str, found: Finding, hint: str = "", asked: bool = True) -> Check:
     """The check of a finding; one that was not asked for says nothing."""
-    return Check(name, found.ok or not asked, reason=found.reason, hint=hint, asked=asked)
+    return Check(_carried(name), found.ok or not asked, reason=found.reason, hint=hint, asked=asked)
 
 
 def judge_equal(name: str, expected: Any, seen: Any, hint: str = "", reason: str = "") -> Check:
     """The check that two values are equal."""
-    return Check(name, plain(expected) == plain(seen), expected, seen, reason, hint)
+    return Check(_carried(name), plain(expected) == plain(seen), expected, seen, reason, hint)

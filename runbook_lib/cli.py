@@ -1,7 +1,8 @@
 """The `runbook` command: run, list, doctor, jupyter, lab; the verbs about records are in evidence_cli.
 
 Exit codes: 0 everything holds · 1 a check failed · 2 usage or settings · 3 AWS or the lab answered with an error ·
-4 a bug, or a notebook broke: a cell out of its time, a dead kernel · 130 or 143 interrupted.
+4 a bug, or a notebook broke: a cell out of its time, a dead kernel · 129, 130 or 143 interrupted
+(the terminal was closed, Ctrl-C, SIGTERM).
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def run(
     console.print(
         f"Run {folder.run_id}: {len(steps)} notebooks, environment {loaded.environment}, account {loaded.account}"
     )
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _terminated)
     outcomes = []
     keep_sources(folder, [step.path for step in steps])
     with sealed(folder), console.status("starting") as status:
@@ -127,7 +130,7 @@ def _finish(outcomes: list[Any], path: Path) -> NoReturn:
     go_on = f"runbook run --resume {path.name}"
     if failed.status == "interrupted":
         console.print(f"{INTERRUPTED} Go on with: {go_on}", soft_wrap=True)
-        raise typer.Exit(128 + (signal.SIGTERM if _signalled else signal.SIGINT))
+        raise typer.Exit(128 + (_signalled[0] if _signalled else signal.SIGINT))
     console.print(f"[red]{failed.step} {failed.status}[/]: {escape(failed.error)}", soft_wrap=True)
     console.print(f"See {os.path.relpath(failed.output or path)}", soft_wrap=True)
     console.print(f"When it is repaired: {go_on}", soft_wrap=True)
@@ -136,6 +139,10 @@ def _finish(outcomes: list[Any], path: Path) -> NoReturn:
 
 def _terminated(number: int, frame: Any) -> None:
     _signalled.append(number)
+    if number == signal.SIGHUP:
+        from .runs.aside import nobody_listens
+
+        nobody_listens()
     raise KeyboardInterrupt
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 
 from runbook_lib.checks import judge, judge_equal
@@ -36,6 +37,18 @@ def test_a_finding_that_is_not_ok_fails_and_says_why() -> None:
 
 def test_what_was_not_asked_for_is_neither_passed_nor_failed() -> None:
     assert judge("x", Found(False, "nothing was done"), asked=False).verdict == "NOT ASKED"
+
+
+def test_events_and_notebook_carry_the_same_values_whatever_they_are() -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    found = judge_equal(odd, {odd: [float("inf"), 1.5]}, {odd: [float("inf"), 1.5]})
+    assert found.ok
+    message = json.dumps(found.body(), ensure_ascii=False, allow_nan=False).encode()  # as Jupyter sends it
+    assert json.loads(message) == found.body() == {
+        "name": "caf\\udce9", "verdict": "PASS",
+        "expected": {"caf\\udce9": ["inf", 1.5]}, "seen": {"caf\\udce9": ["inf", 1.5]},
+    }  # fmt: skip
+    assert not judge_equal("NaN is equal to nothing", float("nan"), float("nan")).ok
 
 
 def test_a_long_table_says_how_many_more() -> None:

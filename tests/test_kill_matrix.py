@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -15,11 +17,13 @@ import nbformat
 import pytest
 
 from runbook_lib.evidence.folder import RunFolder
+from runbook_lib.evidence.verify import verify
 from runbook_lib.runs.plan import Step
 from runbook_lib.runs.run import Outcome, execute
 from runbook_lib.settings import PACKAGE_ROOT
 from tests import notebooks
 from tests.test_resilience import eventually
+from tests.throwaway import ThrowawayLab
 
 CELLS = 3
 
@@ -93,6 +97,7 @@ def runner(*options: str) -> subprocess.Popen[str]:
     [
         (signal.SIGINT, "interrupted", {1}),  # click's
         (signal.SIGTERM, "interrupted", {-signal.SIGTERM}),
+        (signal.SIGHUP, "interrupted", {-signal.SIGHUP}),
         (signal.SIGKILL, "running", {-signal.SIGKILL}),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else "",
@@ -116,6 +121,52 @@ def test_a_signal_to_the_runner_leaves_the_truth(
         _true(folder, expected(cell, status), status)
     if cell == 1:
         eventually(lambda: not _alive(int(kernel)))
+
+
+SECRET = "AKIA" + "".join(reversed("ELPMAXE7NNDOFSOI"))
+PAST_JUPYTER = f"""
+import os, subprocess, sys
+said = "AKIA" + "".join(reversed("ELPMAXE7NNDOFSOI")) + "\\n"
+for number in (1, 2): os.write(number, said.encode())
+sys.__stderr__.write(said)
+subprocess.run(["sh", "-c", f"echo {{said}} >&2; echo {{said}}"])
+"""
+
+
+@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)"], ids=["passes", "dies"])
+def test_what_a_cells_programs_say_reaches_the_terminal_masked_or_not_at_all(
+    folder: RunFolder, tmp_path: Path, end: str
+) -> None:
+    last = f"os.write(2, b'Fatal: out of memory\\n'); import time; time.sleep(0.5); {end}"
+    step = at(2, PAST_JUPYTER + last, tmp_path)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # ipykernel asks
+    done = subprocess.run(
+        [*notebooks.PAPERMILL, str(step.path), str(folder.path / "step.ipynb")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) == (not end), done.stderr
+    assert SECRET not in done.stdout + done.stderr + (folder.path / "step.ipynb").read_text()
+    assert ("The kernel's last words" in done.stderr and "Fatal: out of memory" in done.stderr) == bool(end)
+    if not end:
+        assert (folder.path / "step.ipynb").read_text().count("MASKED") >= 5, "the notebook does not have it either"
+
+
+def test_a_runner_whose_terminal_is_closed_tells_the_truth_and_seals_it(lab: ThrowawayLab, tmp_path: Path) -> None:
+    lab.reset("00")
+    number, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+         "from runbook_lib.cli import main; sys.argv = ['runbook', 'run', '00', '01']; main()"],
+        stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True, cwd=PACKAGE_ROOT,
+        env={**os.environ, "RUNBOOK_OUTPUTS": str(tmp_path / "outputs")},
+    )  # fmt: skip
+    os.close(terminal)
+    written = lambda: [path for path in (tmp_path / "outputs").glob("*/events.jsonl") if "check" in path.read_text()]  # noqa: E731
+    (events,) = eventually(written, 120)
+    os.close(number)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert json.loads((events.parent / "run.json").read_text())["predicate"]["verdict"] == "interrupted"
+    assert verify(events.parent).state == "unconfirmed"
 
 
 def test_a_signal_while_the_kernel_starts_is_an_interruption_too(folder: RunFolder, tmp_path: Path) -> None:

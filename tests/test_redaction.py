@@ -114,6 +114,12 @@ def test_a_known_value_that_is_a_word_is_masked_as_a_word_only(forgotten: None) 
     )
 
 
+def test_where_a_shell_stands_is_no_secret(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/srv/migration")
+    monkeypatch.setenv("ODBC_PWD", "hunter22222")
+    assert masked("see /srv/migration/outputs; hunter22222") == f"see /srv/migration/outputs; {MASK}"
+
+
 def test_what_is_no_text_is_masked_where_its_text_has_to_be(forgotten: None) -> None:
     redaction.register(value := 'it\'s <a> "plant"ed & known')
     raw = value.encode()

@@ -86,6 +86,11 @@ def _mask_outputs(shell: Any) -> None:
     shell._runbook_masks = True
     session = shell.kernel.session
     session.send = Outgoing(session)
+    with open(os.devnull, "wb") as nowhere:
+        for stream in (sys.stdout, sys.stderr):  # ipykernel's echo of what programs say, to JupyterLab's own terminal
+            echo = getattr(stream, "_original_stdstream_copy", None)
+            if echo is not None:
+                os.dup2(nowhere.fileno(), echo)
 
 
 class Outgoing:

@@ -30,7 +30,7 @@ NOT_SECRET = re.compile(
     r"(?i)^(next_?token|continuation_?token|client_?token|idempotency_?token|max_?results|.*(?:_?(?:id|arn|name|file|path))"
     r"|.*_(?:count|length|minutes|seconds|hours|days|age|ttl|expires?|expired|expiry|expiration|at|policy|encryption))$"
 )
-FOLDER = "PWD"  # the environment's variable of this name is the shell's working directory, and no password
+FOLDERS = ("PWD", "OLDPWD")  # where a shell is and was: names of its own, and no passwords
 REFERENCE = re.compile(r"^(env|secretsmanager|ssm):\S+$|^arn:aws")
 ARN = re.compile(r"arn:aws[\w-]*(?::[^\s:]*){4,}")
 COLOUR = re.compile(r"(?:\x1b|\\+(?:u001b|x1b|033))\[[0-9;:?]*[A-Za-z]", re.IGNORECASE)  # as it is, or escaped
@@ -62,8 +62,8 @@ def forward(tell: Callable[[list[str]], None]) -> None:
 
 def known() -> set[str]:
     """The registered values; the environment's variables whose names say so are among them."""
-    named = ((name, value) for name, value in os.environ.items() if name != FOLDER and secret_name(name))
-    register(*(value for _, value in named if not REFERENCE.match(value)))
+    named = {name: value for name, value in os.environ.items() if name not in FOLDERS and secret_name(name)}
+    register(*(value for value in named.values() if not REFERENCE.match(value)))
     return set(_known)
 
 

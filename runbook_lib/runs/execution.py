@@ -30,6 +30,7 @@ from ..evidence.files import in_utf8, write_whole
 from ..evidence.folder import ENGINE, RunFolder
 from ..evidence.kernel import COMM
 from ..redaction import masked, refuse_secrets, register
+from .aside import Aside, nobody_listens
 from .record import Record
 
 PATIENCE = 3.0  # seconds that an interrupted cell has to tidy up
@@ -55,32 +56,34 @@ def execute(
     """
     refuse_secrets(nb.metadata.papermill.get("parameters", {}))
     notebook = Path(input_path).stem if isinstance(input_path, str) else "notebook"
-    journal = Journal(notebook, os.environ.get("RUNBOOK_RUN"))
-    record = Record(
-        nb, notebook, _writer(output_path), journal, output_path=output_path, progress_bar=progress_bar,
-        log_output=log_output, autosave_cell_every=autosave_cell_every,
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="runbook-") as sockets, ThreadPoolExecutor(1) as pool, _terminable():
-        options = {"config": _kernels(sockets), **options}
+    with ExitStack() as running, tempfile.TemporaryDirectory(prefix="runbook-") as sockets:
+        journal = Journal(notebook, os.environ.get("RUNBOOK_RUN"), running)
+        record = Record(
+            nb, notebook, _writer(output_path), journal, output_path=output_path, progress_bar=progress_bar,
+            log_output=log_output, autosave_cell_every=autosave_cell_every,
+        )  # fmt: skip
         client = Client(
             record, journal, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=execution_timeout,
-            log=logger, log_output=log_output, **options,
+            log=logger, log_output=log_output, **{"config": _kernels(sockets), **options},
         )  # fmt: skip
-        try:
-            _wait(pool.submit(_work, record, client), client)
-        finally:
-            journal.close(record.shown, record.status, record.error)
-            ended(record.status, record.error)
+        with ThreadPoolExecutor(1) as pool, _terminable():
+            aside = Aside()
+            try:
+                _wait(pool.submit(_work, record, client, aside), client)
+            finally:
+                aside.close(show=record.status == "kernel died")
+                journal.close(record.shown, record.status, record.error)
+                ended(record.status, record.error)
     _raise_for_exit(record)
     return record.shown
 
 
-def _work(record: Record, client: Client) -> None:
+def _work(record: Record, client: Client, aside: Aside) -> None:
     """The whole notebook, on its thread."""
     record.notebook_start()
     try:
         with _kernels_of_an_engine():
-            client.execute(**_inherited())
+            client.execute(stdout=aside.writing, stderr=aside.writing, **_inherited())
     except BaseException as error:
         error.args = tuple(masked(argument) for argument in error.args)  # nbclient's have the cell's source
         if client.interrupted.is_set() and record.status == "running":  # while the kernel started
@@ -215,11 +218,12 @@ class Journal:
     A notebook that opens none has its own record only.
     """
 
-    def __init__(self, notebook: str, run: str | None) -> None:
+    def __init__(self, notebook: str, run: str | None, running: ExitStack) -> None:
+        """`running` ends when nothing is written any more: until then nobody seals the run."""
         self._notebook = notebook
         self._run = RunFolder.opened(Path(run)) if run else None
         self._own = run is None
-        self._running = ExitStack()
+        self._running = running
         if self._run is not None:
             self._running.enter_context(self._run.running())
         self._waiting: list[tuple[str, dict[str, Any]]] = []
@@ -245,7 +249,6 @@ class Journal:
         if self._own and self._run is not None:
             write_whole(self._run.path / f"{self._notebook}.ipynb", _text(shown))
             self._run.events("notebook-end", notebook=self._notebook, status=status, error=error)
-        self._running.close()
 
 
 def _text(nb: Any) -> bytes:
@@ -276,21 +279,26 @@ def _kernels_of_an_engine() -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does, and ends the process after the record is written; not where it is handled."""
+    """SIGTERM and a closed terminal interrupt as Ctrl-C does, and end the process after the record is written.
+
+    Not where they are handled or ignored (`nohup`).
+    """
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(one) is signal.SIG_DFL]
     seen: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         seen.append(number)
+        if number == signal.SIGHUP:
+            nobody_listens()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for one in ours:
+        signal.signal(one, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for one in ours:
+            signal.signal(one, signal.SIG_DFL)
         if seen:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(seen[0])
