@@ -227,6 +227,15 @@ ENCODINGS = {
     "JSON in HTML": lambda v: json.dumps(v).replace("&", r"\u0026").replace("<", r"\u003c").replace("'", r"\u0027"),
     "HTML by number": lambda v: "".join(f"&#{ord(letter)};" for letter in v),
     "HTML by hexadecimal number": lambda v: v.replace("&", "&#x26;").replace("'", "&#x27;"),
+    "URL twice": lambda v: urllib.parse.quote(urllib.parse.quote(v, safe=""), safe=""),
+    "URL in small letters, twice": lambda v: re.sub(
+        "%25..", lambda code: code[0].lower(), urllib.parse.quote(urllib.parse.quote(v, safe=""), safe="")
+    ),
+    "URL, every letter": lambda v: "".join(f"%{byte:02x}" for byte in v.encode()),
+    "JSON by number": lambda v: "".join(f"\\u{ord(letter):04x}" for letter in v),
+    "base64 in lines": lambda v: base64.encodebytes(b"x" * 44 + v.encode() + b"y" * 20).decode(),
+    "base64 as Windows has it": lambda v: base64.b64encode(f"$password = '{v}'".encode("utf-16-le")).decode(),
+    "hexadecimal as Windows has it": lambda v: v.encode("utf-16-le").hex(),
     "bytes in a list": lambda v: repr([v.encode(), b'"']),
 }
 PLACES = (
@@ -300,7 +309,7 @@ def test_hundreds_of_planted_secrets_in_many_places_reach_no_file(
         for name in ENCODINGS
     }
     written = {key: ENCODINGS[key[1]](value) for key, value in values.items()}
-    assert len(values) == 294
+    assert len(values) == 441
     planted = {place: [_rot(written[place, name]) for name in ENCODINGS] for place in PLACES}
     (tmp_path / "planted").write_text(json.dumps(planted))
     (tmp_path / "known").write_text(json.dumps([_rot(value) for value in values.values()]))

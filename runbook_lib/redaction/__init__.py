@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SettingsError
-from .encodings import any_of, encodings
+from .encodings import any_of, base64s, encodings
 from .patterns import IDENTITIES, MASK, SECRETS, Rule
 
 __all__ = [
@@ -174,7 +174,8 @@ def _known_values() -> re.Pattern[str]:
         values = known()
         short = {value for value in values if value.isalpha() and len(value) < WHOLE_WORD}
         words = {word for value in values for word in encodings(value) if len(word) >= SHORTEST} - short
-        _expression = any_of(words, short)
+        wrapped = {word for value in values for word in base64s(value) if len(word) >= SHORTEST}
+        _expression = any_of(words, short, wrapped)
     return _expression
 
 

@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Iterable
 
 Trie = dict[str, "Trie"]
+BREAK = r"(?:\r?\n|\\+n)?"  # `base64` and mail break lines
 END = ""  # a key of a trie: a word ends here
 
 
@@ -20,20 +21,32 @@ def encodings(value: str) -> set[str]:
     for shown in (repr(value)[1:-1], repr(raw)[2:-1]):  # which quote is escaped depends on what stands beside it
         bare = shown.replace("\\'", "'")
         found |= {shown, bare, bare.replace("'", "\\'")}
-    for offset in range(3):  # base64 depends on how many bytes stand before it
-        core = _core(raw, offset)
-        found |= {core, core.translate(str.maketrans("+/", "-_"))}
+    wide = value.encode("utf-16-le", "surrogatepass")  # Windows, PowerShell
+    found |= {wide.hex(), wide.hex().upper()}
+    found |= {core.translate(str.maketrans("+/", "-_")) for core in base64s(value)}
+    every = "".join(f"%{byte:02X}" for byte in raw)
+    found |= {every, every.lower()}
     for quoted in (urllib.parse.quote(raw, safe=""), urllib.parse.quote(raw), urllib.parse.quote_plus(raw)):
         found |= {quoted, re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), quoted)}
+        found |= {twice := urllib.parse.quote(quoted, safe=""), re.sub(r"%25[0-9A-F]{2}", lambda c: c[0].lower(), twice)}
     for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
         found |= {escaped, escaped.replace("/", r"\/"), json.dumps(escaped)[1:-1]}
         for letters in ("<>&", "<>&'"):  # JSON that stands in HTML
             found |= {_each(escaped, letters, r"\u{:04x}"), _each(escaped, letters, r"\u{:04X}")}
+    for form in (r"\u{:04x}", r"\u{:04X}", r"\x{:02x}"):
+        numbers = _each(value, value, form)
+        found |= {numbers, numbers.replace("\\", r"\\")}  # as it is, and as repr
     quotes = html.escape(value)
     found |= {quotes, html.escape(value, quote=False), quotes.replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
     for letters in ("<>&\"'", value):
         found |= {_each(value, letters, entity) for entity in ("&#{:d};", "&#x{:x};", "&#x{:X};")}
     return found
+
+
+def base64s(value: str) -> set[str]:
+    """A value in base64, by how many bytes stand before it; also as Windows has texts."""
+    raws = (value.encode("utf-8", "surrogateescape"), value.encode("utf-16-le", "surrogatepass"))
+    return {_core(raw, offset) for raw in raws for offset in range(3)}
 
 
 def _each(value: str, letters: str, form: str) -> str:
@@ -47,13 +60,16 @@ def _core(raw: bytes, offset: int) -> str:
     return encoded[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6]
 
 
-def any_of(words: Iterable[str], whole: Iterable[str] = ()) -> re.Pattern[str]:
-    """An expression that finds the longest of many words, and others only where they are words of their own."""
+def any_of(words: Iterable[str], whole: Iterable[str] = (), wrapped: Iterable[str] = ()) -> re.Pattern[str]:
+    """An expression that finds the longest of many words.
+
+    Those that are `whole` only where they are words of their own, those that are `wrapped` over several lines too.
+    """
     forms = []
-    for some, form in ((words, "{}"), (whole, r"(?<!\w){}(?!\w)")):
+    for some, form, glue in ((words, "{}", ""), (whole, r"(?<!\w){}(?!\w)", ""), (wrapped, "{}", BREAK)):
         trie = _trie(some)
         if trie:
-            forms.append(form.format(f"(?:{_expression(trie)})"))
+            forms.append(form.format(f"(?:{_expression(trie, glue)})"))
     return re.compile("|".join(forms) or r"(?!)")
 
 
@@ -68,12 +84,17 @@ def _trie(words: Iterable[str]) -> Trie:
     return root
 
 
-def _expression(node: Trie) -> str:
+def _expression(node: Trie, glue: str, before: str = "") -> str:
+    """`glue` may stand between two letters, `before` before the first."""
     straight = ""
     while len(node) == 1 and END not in node:
         ((letter, node),) = node.items()
-        straight += re.escape(letter)
-    branches = [re.escape(letter) + _expression(below) for letter, below in sorted(node.items()) if letter != END]
+        straight, before = straight + before + re.escape(letter), glue
+    branches = [
+        before + re.escape(letter) + _expression(below, glue, glue)
+        for letter, below in sorted(node.items())
+        if letter != END
+    ]
     if not branches:
         return straight
     return f"{straight}(?:{'|'.join(branches)}){'?' if END in node else ''}"
