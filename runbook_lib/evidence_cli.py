@@ -23,7 +23,6 @@ def plain(said: object) -> str:
     return escape(printable(said))
 
 
-
 RunArgument = Annotated[str, typer.Argument(help="A run: its folder, its id, or the beginning of its id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 

@@ -124,12 +124,12 @@ def test_a_signal_to_the_runner_leaves_the_truth(
 
 
 SECRET = "AKIA" + "".join(reversed("ELPMAXE7NNDOFSOI"))
-PAST_JUPYTER = f"""
+PAST_JUPYTER = """
 import os, subprocess, sys
 said = "AKIA" + "".join(reversed("ELPMAXE7NNDOFSOI")) + "\\n"
 for number in (1, 2): os.write(number, said.encode())
 sys.__stderr__.write(said)
-subprocess.run(["sh", "-c", f"echo {{said}} >&2; echo {{said}}"])
+subprocess.run(["sh", "-c", f"echo {said} >&2; echo {said}"])
 """
 
 

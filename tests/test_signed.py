@@ -34,6 +34,11 @@ def pae(kind: str, body: bytes) -> bytes:
     return b" ".join([b"DSSEv1", b"%d" % len(kind.encode()), kind.encode(), b"%d" % len(body), body])
 
 
+def test_our_reading_of_the_specification_is_the_one_of_its_own_example() -> None:
+    example = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"  # protocol.md, Test Vectors
+    assert pae("http://example.com/HelloWorld", b"hello world") == example
+
+
 def judged(envelope: Path) -> dict[str, Any]:
     """The statement in an envelope whose signature the key in it made."""
     found = json.loads(envelope.read_text(encoding="utf-8"))

@@ -116,8 +116,7 @@ class Record:
         """Everything below a run folder that can be judged; `EvidenceError` when a notebook cannot be read."""
         folders = (path, path / SOURCES, path / REVERIFIED)
         notebooks = (
-            {found.stem: read_notebook(found) for found in sorted(folder.glob("*.ipynb"))}
-            for folder in folders
+            {found.stem: read_notebook(found) for found in sorted(folder.glob("*.ipynb"))} for folder in folders
         )
         return cls(path, tuple(Events(path / "events.jsonl").read()), *notebooks)
 

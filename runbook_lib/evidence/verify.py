@@ -101,7 +101,7 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
     if signer is not None and fingerprint != signer.lower().removeprefix("sha256:"):
         faults.insert(0, f"it is signed by the key {fingerprint}, not by {signer}")
     state: State = "broken" if faults else "intact" if signer else "unconfirmed"
-    remarks = tuple(printable(one) for one in _remarks(run))
+    remarks = tuple(printable(one) for one in [*_remarks(run), *_strangers(signatures, signer)])
     return Verification(name, state, tuple(printable(one) for one in faults), remarks, run, tuple(signatures))
 
 
@@ -272,11 +272,24 @@ def _approved(folder: Path, run: dict[str, Any]) -> list[str]:
         return [str(error)]
 
 
+def _strangers(signatures: Iterable[signoff.Signature], signer: str | None) -> Iterator[str]:
+    """Signatures of people prove a key, and no name; who signs a run afterwards needs nobody's leave."""
+    keys_seen = {one.fingerprint: one.name for one in signatures if signer is None or one.fingerprint not in signer}
+    for fingerprint, name in keys_seen.items():
+        yield f"that {name} holds the key {fingerprint} is what its holder says: compare it with one you got elsewhere"
+
+
 def _remarks(run: dict[str, Any]) -> Iterator[str]:
     if run["mode"] == "interactive":
         yield "the work was interactive: a person chose which cells to run, and when"
     if run["verdict"] != outcomes.PASSED:
         yield f"the run itself did not pass: {run['verdict']}"
+    skipped = [entry["name"] for entry in run["notebooks"] if entry["status"] == outcomes.SKIPPED]
+    if skipped:
+        yield (
+            f"{', '.join(skipped)} ran in the run {run['resumes']}, whose record has to be verified too; here it was "
+            "only looked whether what was true at their end still is"
+        )
     for entry in run["notebooks"]:
         yield from (f"{entry['name']}: {said}" for said in entry.get("deviations", ()))
     if (run["code"] or {}).get("dirty"):

@@ -28,7 +28,10 @@ def encodings(value: str) -> set[str]:
     found |= {every, every.lower()}
     for quoted in (urllib.parse.quote(raw, safe=""), urllib.parse.quote(raw), urllib.parse.quote_plus(raw)):
         found |= {quoted, re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), quoted)}
-        found |= {twice := urllib.parse.quote(quoted, safe=""), re.sub(r"%25[0-9A-F]{2}", lambda c: c[0].lower(), twice)}
+        found |= {
+            twice := urllib.parse.quote(quoted, safe=""),
+            re.sub(r"%25[0-9A-F]{2}", lambda c: c[0].lower(), twice),
+        }
     for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
         found |= {escaped, escaped.replace("/", r"\/"), json.dumps(escaped)[1:-1]}
         for letters in ("<>&", "<>&'"):  # JSON that stands in HTML

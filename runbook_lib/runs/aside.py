@@ -1,7 +1,8 @@
 """What does a kernel say past Jupyter, straight to the terminal? Nobody masks that, so it goes to us instead.
 
 ipykernel writes what a cell's programs say into the notebook, and the same once more to where it was started from: the
-runner's terminal. The notebook's copy is masked and kept; ours is shown, masked, when it alone can say why a kernel died.
+runner's terminal. The notebook's copy is masked and kept; ours is shown,
+masked, when it alone can say why a kernel died.
 """
 
 from __future__ import annotations
