@@ -423,12 +423,57 @@ def resumed(tmp_path: Path) -> RunFolder:
 def test_a_resumed_run_that_skipped_what_holds_is_intact_and_its_look_is_verified(tmp_path: Path, key: str) -> None:
     path = seal(resumed(tmp_path / "good"))
     assert verify(path, key).faults == ()
+    assert "01_look ran in the run " in "\n".join(verify(path, key).remarks)
     assert json.loads((path / RUN).read_text())["predicate"]["verdict"] == "passed"
     folder = resumed(tmp_path / "bad")
     looked = folder.path / REVERIFIED / "01_look.reverify.ipynb"
     looked.write_text(looked.read_text().replace("PASS", "FAIL"))
     said = faults(verify(seal(folder), key))
     assert "events.jsonl has PASS" in said and "its end did not hold" in said
+
+
+def test_what_a_killed_runner_or_a_full_disk_kept_out_of_a_notebook_is_said_and_no_fault(
+    tmp_path: Path, key: str
+) -> None:
+    for number, ended in enumerate((False, True)):
+        folder = synthetic(
+            tmp_path / str(number), notebooks={"01_look": [check("It is there"), check("And equal", "FAIL")]}
+        )
+        file = folder.path / "01_look.ipynb"
+        notebook = json.loads(file.read_text())
+        last = by_id(notebook["cells"], "check-1")
+        last.update(execution_count=None, outputs=[])
+        last["metadata"]["runbook"] = {"status": "running"}
+        notebook["metadata"]["runbook"] = {"status": "running"}
+        file.write_text(json.dumps(notebook, indent=1))
+        events = folder.path / "events.jsonl"
+        if not ended:  # a kill in the cell, after its check
+            lines = events.read_text().splitlines()
+            events.write_text("\n".join(line for line in lines if "-end" not in line) + "\n")
+        found = verify(path := seal(folder), key)
+        assert (found.state, found.faults) == ("intact", ())
+        assert "does not show the last verdict of the check 'And equal': FAIL" in "\n".join(found.remarks)
+        assert "And equal" in (path / "report.html").read_text()
+
+
+def test_a_notebook_that_only_says_it_was_not_written_to_its_end_is_found(tmp_path: Path, key: str) -> None:
+    folder = synthetic(tmp_path)
+    file = folder.path / "01_look.ipynb"
+    notebook = json.loads(file.read_text())
+    by_id(notebook["cells"], "check-1").update(outputs=[])
+    notebook["metadata"]["runbook"] = {"status": "running"}
+    file.write_text(json.dumps(notebook, indent=1))
+    assert "it shows 1 checks, events.jsonl has 2" in faults(verify(seal(folder), key))
+
+
+def test_a_notebook_of_which_no_cell_was_begun_may_be_missing_and_no_other(tmp_path: Path, key: str) -> None:
+    folder = synthetic(tmp_path)
+    folder.events("notebook-start", notebook="02_copy")
+    folder.events("notebook-end", notebook="02_copy", status="interrupted", seconds=0.1, error="before its first cell")
+    assert verify(seal(folder), key).faults == ()
+    folder = reopen(folder.path)
+    (folder.path / "01_look.ipynb").unlink()
+    assert "01_look: the executed notebook is missing" in faults(verify(seal(folder), key))
 
 
 def test_a_run_of_which_some_notebooks_were_not_run_is_incomplete() -> None:

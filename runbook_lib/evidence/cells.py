@@ -129,7 +129,7 @@ def interactive(source: Notebook | None, executed: Notebook | None, events: list
     never = [cell.id for cell in executed.unfinished if cell.id not in began]
     if never:
         said.append(f"never run: {', '.join(never)}")
-    return said + _unended(events) + _unshown(executed, events)
+    return said + _unended(events) + unshown(executed, events)
 
 
 def _unended(events: list[dict[str, Any]]) -> list[str]:
@@ -146,7 +146,7 @@ def _unended(events: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _unshown(executed: Notebook, events: list[dict[str, Any]]) -> list[str]:
+def unshown(executed: Notebook, events: list[dict[str, Any]]) -> list[str]:
     """Last verdicts that only the events have."""
     shown = latest(body(check) for check in executed.checks)
     last = latest(body(event) for event in events if event.get("kind") == "check")

@@ -21,11 +21,13 @@ def outcomes(record: Record, mode: str) -> list[dict[str, Any]]:
 
 def _outcome(record: Record, name: str, mode: str) -> dict[str, Any]:
     executed, source, own = record.executed.get(name), record.sources.get(name), record.of(name)
-    seen: Iterable[dict[str, Any]] = executed.checks if executed else record.checks(name)
     if mode == "interactive":  # a person may not have saved the notebook; the events are always there
-        said, seen = interactive_status(executed, source, own), latest(record.checks(name)).values()
+        said = interactive_status(executed, source, own)
+        seen: Iterable[dict[str, Any]] = latest(record.checks(name)).values()
     else:
         said = headless_status(record, name)
+        whole = executed is not None and not behind(executed, said)
+        seen = executed.checks if executed and whole else record.checks(name)
     entry: dict[str, Any] = {
         "name": name,
         "status": said,
@@ -50,6 +52,14 @@ def headless_status(record: Record, name: str) -> str:
     if ended:
         return str(ended[-1]["status"])
     return KILLED if any(event.get("kind") == "notebook-start" for event in own) else NOT_RUN
+
+
+def behind(executed: Notebook, status: str) -> bool:
+    """Was the notebook written for the last time before its events were? Its runner was killed, or the disk was full.
+
+    Events are written first, so they have what the notebook has, and more.
+    """
+    return status == KILLED or (status != PASSED and executed.status == "running")
 
 
 def interactive_status(executed: Notebook | None, source: Notebook | None, events: list[dict[str, Any]]) -> str:

@@ -53,6 +53,7 @@ class Notebook:
 
     name: str
     cells: tuple[Cell, ...]
+    status: str | None = None  # what our engine wrote last; running: it was killed, or could not write any more
 
     @property
     def checks(self) -> list[dict[str, Any]]:
@@ -78,8 +79,9 @@ class Notebook:
 def read_notebook(path: Path) -> Notebook:
     """A notebook file; `EvidenceError` when it is none."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return Notebook(path.stem, tuple(_cell(cell, number) for number, cell in enumerate(cells)))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        cells = tuple(_cell(cell, number) for number, cell in enumerate(found["cells"]))
+        return Notebook(path.stem, cells, found.get("metadata", {}).get("runbook", {}).get("status"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvidenceError(f"{path.name} is not a notebook: {type(error).__name__}") from error
 

@@ -87,6 +87,7 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
         return Verification(name, "broken", (printable(str(error)),), (), None)
     run = statement["predicate"]
     signatures: list[signoff.Signature] = []
+    lost: list[str] = []
     faults = _listed(lambda: sealed_files.files(folder, statement), "the folder")
     if faults == [sealed_files.EXTRA.format(MARK)] and _listed(lambda: _marked(folder), MARK) == [name]:
         return Verification(name, "unsealed", (unfinished,), (), run)
@@ -96,12 +97,13 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
         faults += _listed(lambda: _content(folder, run), "what the folder holds")
         faults += _listed(lambda: _approved(folder, run), "its approval")
         faults += _listed(lambda: sealed_files.secrets(folder), "a file")
+        lost = [] if faults else list(_lost(folder, run))
     if run["run"] != name:
         faults.insert(0, f"it is the record of run {run['run']}, and its folder is called {name}")
     if signer is not None and fingerprint != signer.lower().removeprefix("sha256:"):
         faults.insert(0, f"it is signed by the key {fingerprint}, not by {signer}")
     state: State = "broken" if faults else "intact" if signer else "unconfirmed"
-    remarks = tuple(printable(one) for one in [*_remarks(run), *_strangers(signatures, signer)])
+    remarks = tuple(printable(one) for one in [*_remarks(run), *_strangers(signatures, signer), *lost])
     return Verification(name, state, tuple(printable(one) for one in faults), remarks, run, tuple(signatures))
 
 
@@ -186,8 +188,9 @@ def _notebook(record: Record, entry: dict[str, Any], run: dict[str, Any]) -> lis
     if executed is None and entry["status"] == outcomes.SKIPPED:
         return _skipped(record, entry["name"])
     if executed is None:
-        began = entry["status"] not in (outcomes.NOT_RUN, outcomes.KILLED) and run["mode"] != "interactive"
-        return ["the executed notebook is missing"] if began else []
+        began = entry["status"] == outcomes.PASSED or set(record.cells(entry["name"]).values()) - {"not run"}
+        needed = began and entry["status"] != outcomes.KILLED and run["mode"] != "interactive"
+        return ["the executed notebook is missing"] if needed else []
     events = record.checks(entry["name"])
     said = cells.contradictions(executed)
     shown = [body(check) for check in executed.checks]
@@ -200,10 +203,10 @@ def _notebook(record: Record, entry: dict[str, Any], run: dict[str, Any]) -> lis
     else:
         said += cells.deviations(source, executed)
     said += [*cells.disorder(executed), *cells.injected(executed, run["parameters"])]
-    if shown != events:
+    behind = outcomes.behind(executed, entry["status"])
+    if shown != (events[: len(shown)] if behind else events):
         said.append(_unlike(shown, events))
-    if entry["status"] != outcomes.KILLED:
-        said += _cell_ends(executed, record.cells(entry["name"]))
+    said += _cell_ends(executed, record.cells(entry["name"]), ("running", "not run") if behind else ())
     if entry["status"] == outcomes.PASSED:
         said += _not_passed(executed)
     return said
@@ -221,10 +224,10 @@ def _skipped(record: Record, name: str) -> list[str]:
     return [*said, *(cells.contradictions(looked) if looked else [])]
 
 
-def _cell_ends(executed: Notebook, ends: dict[str, str]) -> Iterator[str]:
-    """Cells of which notebook and events say different things."""
+def _cell_ends(executed: Notebook, ends: dict[str, str], open_ends: tuple[str, ...]) -> Iterator[str]:
+    """Cells of which notebook and events say different things; after `open_ends` the events go on."""
     for cell in executed.cells:
-        if cell.runs and cell.status != ends.get(cell.id):
+        if cell.runs and cell.status not in open_ends and cell.status != ends.get(cell.id):
             yield f"the cell {cell.id!r} is {cell.status}, and events.jsonl says {ends.get(cell.id)}"
 
 
@@ -270,6 +273,16 @@ def _approved(folder: Path, run: dict[str, Any]) -> list[str]:
         return [*said, *approval.departures(plan, run)]
     except EvidenceError as error:
         return [str(error)]
+
+
+def _lost(folder: Path, run: dict[str, Any]) -> Iterator[str]:
+    """What a notebook does not show that could not be written to its end."""
+    record = Record.read(folder)
+    for entry in run["notebooks"] if run["mode"] == "headless" else ():
+        executed = record.executed.get(entry["name"])
+        if executed is not None and outcomes.behind(executed, entry["status"]):
+            said = cells.unshown(executed, record.of(entry["name"]))
+            yield from (f"{entry['name']}: {one}" for one in said)
 
 
 def _strangers(signatures: Iterable[signoff.Signature], signer: str | None) -> Iterator[str]:

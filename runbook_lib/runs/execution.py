@@ -80,8 +80,8 @@ def execute(
 
 def _work(record: Record, client: Client, aside: Aside) -> None:
     """The whole notebook, on its thread."""
-    record.notebook_start()
     try:
+        record.notebook_start()
         with _kernels_of_an_engine():
             client.execute(stdout=aside.writing, stderr=aside.writing, **_inherited())
     except BaseException as error:
