@@ -64,9 +64,9 @@ class FileSides:
             filters=self.filters,
         )
 
-    @property
+    @cached_property
     def list_options(self) -> listing.ListOptions:
-        """How S3 is asked."""
+        """How S3 is asked, and what it was."""
         return listing.ListOptions(
             processes=self.settings.processes,
             connections=self.settings.connections,
@@ -108,7 +108,9 @@ class FileSides:
         """What the task's latest execution says that it saw at the source."""
         if (folder / MANIFEST).exists():
             return Inventory.open(folder, of={"side": "report", "root": self.latest().arn})
-        return self.report(folder)
+        found = self.report(folder)
+        self.list_options.asked.update(found.facts["requests"])
+        return found
 
     def listed(self, source: Inventory, folder: Path, progress: Told) -> Inventory:
         """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one."""
@@ -117,9 +119,11 @@ class FileSides:
             about = {"side": "bucket", "root": f"s3://{place.bucket}/{place.prefix}"}
             return Inventory.open(folder, of=about if manifest is None else {**about, "manifest": manifest})
         if manifest is not None:
-            return stored_inventory.from_s3_inventory(
+            found = stored_inventory.from_s3_inventory(
                 self.session, self.region, manifest, place.bucket, place.prefix, folder, since=self._last_ended()
             )
+            self.list_options.asked.update(found.facts["requests"])
+            return found
         return listing.list_bucket(
             self.session, self.region, place.bucket, place.prefix, folder,
             cut_from=source, options=self.list_options, progress=progress,
@@ -132,14 +136,19 @@ class FileSides:
         except NotFound:
             return datetime.now(UTC) - timedelta(days=30)
 
-    def described(self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Told) -> Inventory:
-        """The bucket's inventory with metadata and checksums of all objects, or of some keys: a HEAD each."""
+    def described(
+        self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Told, content: bool
+    ) -> Inventory:
+        """The bucket's inventory with metadata and checksums of all objects, or of some keys: a HEAD each.
+
+        `content`: of several checksums one that the application server can compute.
+        """
         if (folder / MANIFEST).exists():
             return Inventory.open(folder, of={"side": "bucket", "root": listed.root, "listed": listed.made_of})
         place = self.task.destination
         return heads.describe(
             self.session, self.region, place.bucket, place.prefix, listed, folder,
-            keys=keys, options=self.list_options, progress=progress,
+            keys=keys, computable=self.computable if content else None, options=self.list_options, progress=progress,
         )  # fmt: skip
 
     @cached_property
@@ -197,16 +206,20 @@ class FileSides:
         return digest
 
     def again(
-        self, against: Against, source: Inventory, other: Inventory, keys: list[str]
+        self, against: Against, source: Inventory, other: Inventory, keys: list[str], content: bool
     ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """Rows of some keys of both inventories, as they are now; a mount has to be the one that was scanned."""
+        """Rows of some keys of both inventories, as they are now; a mount has to be the one that was scanned.
+
+        `content`: see `described`.
+        """
         place = self.task.destination
         here = self._look_again("source", source, keys)
         if against == "share":
             there = self._look_again("share", other, keys)
         else:
             bucket, prefix, options = place.bucket, place.prefix, self.list_options
-            there = heads.look_again(self.session, self.region, bucket, prefix, keys, options)
+            computable = self.computable if content else None
+            there = heads.look_again(self.session, self.region, bucket, prefix, keys, options, computable=computable)
         return conform(here), conform(there)
 
     def _look_again(self, side: Side, seen: Inventory, keys: list[str]) -> pa.RecordBatch:

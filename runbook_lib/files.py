@@ -22,7 +22,7 @@ from .inventory.progress import Progress
 from .inventory.result import Comparison
 from .inventory.rules import Level
 from .inventory.sampling import sample
-from .inventory.store import Inventory
+from .inventory.store import MANIFEST, Inventory
 from .inventory.writing import put
 
 USUAL = "CRC64NVME"  # the checksum that S3 keeps of an object when its writer gives none
@@ -36,6 +36,7 @@ class FileComparison(Shown):
     comparison: Comparison
     estimated: cost.Cost  # once the source was known, before S3 was asked
     spent: cost.Cost
+    joined: cost.Cost  # what Athena would charge for a join of the two inventories
     folder: Path
     notes: tuple[str, ...] = ()  # how old what was compared is, where it is not of now
 
@@ -71,7 +72,11 @@ class FileComparison(Shown):
 
     def body(self) -> dict[str, Any]:
         """The same for machines."""
-        usd = {"estimated": round(self.estimated.usd, 6), "spent": round(self.spent.usd, 6)}
+        costs = {
+            "estimated": self.estimated.usd, "at_most": self.estimated.most, "spent": self.spent.usd,
+            "athena": self.joined.usd,
+        }  # fmt: skip
+        usd = {name: round(value, 6) for name, value in costs.items()}
         return {**self.comparison.body(), "notes": self.notes, "usd": usd, "cost": self.spent.sentence()}
 
 
@@ -130,7 +135,8 @@ class Files:
         notes: list[str],
     ) -> FileComparison:
         """`seen` says where the inventories of what was scanned and listed are; what is made of them is in `folder`."""
-        sides, against = self.sides, wish.against
+        sides, against, reads = self.sides, wish.against, wish.level in READ
+        requests, before = Counter[str](), Counter(sides.list_options.asked)
         if wish.source == "report":
             source = sides.reported(seen["report"])
         else:
@@ -138,11 +144,9 @@ class Files:
         estimated = self._estimate(wish, source)
         if estimated.items:
             said(estimated.sentence())
-        requests: Counter[str] = Counter()
         if against == "bucket":
+            requests += _asked_before(folder / "bucket")
             other = sides.listed(source, seen["bucket"], told)
-            if other.folder.parent == folder:  # else the earlier comparison said what it cost
-                requests.update(other.facts.get("requests", {}))
             notes += stored_inventory_age(other)
         elif against == "share":
             other = sides.scanned("share", seen["share"], told)
@@ -153,34 +157,43 @@ class Files:
         drawn = sample(source, wish.take, wish.seed or 0, sides.filters) if wish.level == "sample" else None
         keys = None if drawn is None else drawn.keys
         if wish.level in HEADED and against == "bucket":
-            other = sides.described(other, folder / "bucket-described", keys, told)
-            requests.update(other.facts["requests"])
+            requests += _asked_before(folder / "bucket-described")
+            other = sides.described(other, folder / "bucket-described", keys, told, reads)
         read = 0
-        if wish.level in READ:
+        if reads:
             source, other = sides.with_checksums(against, source, other, folder / "with-checksums", keys, told)
             if against == "bucket":
-                requests["GET"] += other.facts["read"]
                 read = other.facts["read_bytes"]
         late: Counter[str] = Counter()  # what the second look read
         comparison = compare(
             source, other, level=wish.level, rules=sides.rules(against), out=folder, sample=drawn, progress=told,
-            recheck=None if against == "report" else lambda keys: sides.again(against, source, other, keys),
-            digest=sides.read_again(against, late) if wish.level in READ and against != "report" else None,
+            recheck=None if against == "report" else lambda keys: sides.again(against, source, other, keys, reads),
+            digest=sides.read_again(against, late) if reads and against != "report" else None,
         )  # fmt: skip
-        if against == "bucket" and comparison.again is not None:
-            requests["HEAD"] += comparison.again.keys
-            requests["GET"] += late["files"]
+        if against == "bucket":
             read += late["bytes"]
-        return FileComparison(comparison, estimated, cost.spent(requests, read=read), folder, tuple(notes))
+        requests += sides.list_options.asked - before
+        joined = cost.athena(sum(part.stored for side in (source, other) for part in side.parts))
+        return FileComparison(comparison, estimated, cost.spent(requests, read=read), joined, folder, tuple(notes))
 
     def _estimate(self, wish: Wish, source: Inventory) -> cost.Cost:
         """What it will cost, said before S3 is asked."""
         if wish.against != "bucket":  # what the gateway has to fetch for it is the gateway's own traffic
             return cost.Cost(())
-        stored = wish.level not in READ or USUAL in self.sides.computable
-        found = cost.estimate(wish.level, source.rows, size=source.bytes, sample=wish.take, stored=stored)
+        sides = self.sides
+        found = cost.estimate(
+            wish.level, source.rows, size=source.bytes, sample=wish.take, listed=sides.settings.s3_inventory is None,
+            computable=wish.level not in READ or USUAL in sides.computable,
+        )  # fmt: skip
         self._record("note", key="files: estimated cost", value=found.sentence())
         return found
+
+
+def _asked_before(folder: Path) -> Counter[str]:
+    """What an inventory asked for that an earlier call finished."""
+    if not (folder / MANIFEST).exists():
+        return Counter()
+    return Counter(Inventory.open(folder).facts.get("requests", {}))
 
 
 def _line(wish: Wish) -> Told:

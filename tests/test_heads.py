@@ -13,7 +13,8 @@ import pytest
 from runbook_lib.aws import heads, wire
 from runbook_lib.aws.heads import content, describe, look_again, part_sizes
 from runbook_lib.aws.listing import ListOptions, list_bucket
-from runbook_lib.errors import AccessDenied
+from runbook_lib.aws.object_headers import row_of
+from runbook_lib.errors import AccessDenied, CredentialsExpired
 from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET
 from tests.listing import ODD_KEYS, REGION, rows, session
@@ -192,3 +193,43 @@ def test_one_denied_object_is_a_problem_and_all_denied_is_an_error(tmp_path: Pat
     assert [row["problem"] for row in found.values() if row["problem"]] == ["unreadable: HTTP 403 to HEAD"]
     with pytest.raises(AccessDenied, match="s3:GetObject"):
         seen(objects, tmp_path, (Fault("denied", operation="HEAD"),))
+
+
+def test_credentials_that_expire_while_heads_are_sent_are_no_problem_of_the_objects(tmp_path: Path) -> None:
+    objects = [Object(f"{number:04d}", body=b"abc") for number in range(50)]
+    with stub(objects) as endpoint:
+        listed = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "listed", cut_from=None)
+    expired = (Fault("expired", every=2, operation="HEAD"), Fault("expired", every=2))  # a HEAD's answer has no body
+    with stub(objects, faults=expired) as endpoint, pytest.raises(CredentialsExpired, match="Sign in"):
+        describe(session(endpoint.url), REGION, "bench", "", listed, tmp_path / "described", keys=None)
+    with stub(objects) as endpoint:  # signed in again: nothing of it was kept
+        found = describe(session(endpoint.url), REGION, "bench", "", listed, tmp_path / "described", keys=None)
+    assert [row["problem"] for row in rows(found) if row["problem"]] == []
+
+
+def test_of_what_s3_keeps_the_checksum_is_taken_that_can_be_computed_beside_the_file() -> None:
+    headers = {
+        "content-length": "3", "etag": f'"{ABC}"', "last-modified": "Thu, 26 Nov 2026 21:00:00 GMT",
+        "x-amz-checksum-crc64nvme": "AAAAAAAAAAA=", "x-amz-checksum-type": "FULL_OBJECT",
+    }  # fmt: skip
+
+    def taken(computable: set[str] | None, **more: str) -> str:
+        return str(row_of("key", {**headers, **more}, computable)["checksum_algorithm"])
+
+    assert taken(None) == taken({"CRC64NVME", "MD5"}) == "CRC64NVME"
+    assert taken({"MD5", "SHA256"}) == "MD5"  # else what leaves the bucket would be all its bytes
+    assert taken({"MD5", "SHA256"}, etag=f'"{ABC}-2"') == "CRC64NVME"  # in parts: no MD5 of the content
+    assert taken({"MD5", "SHA256"}, **{"x-amz-server-side-encryption": "aws:kms"}) == "CRC64NVME"
+
+
+def test_what_is_asked_is_counted_with_what_kms_charges(tmp_path: Path) -> None:
+    keyed = {"encryption": "aws:kms"}
+    objects = [Object(str(number), body=b"abc", **(keyed if number < 3 else {})) for number in range(5)]
+    options = ListOptions()
+    with stub(objects) as endpoint:
+        one = session(endpoint.url)
+        for _ in range(2):
+            look_again(one, REGION, "bench", "", [str(number) for number in range(5)], options)
+        assert list(content(one, REGION, "bench", "", [("4", "SHA256")], options))
+        assert {name: options.asked[name] for name in ("LIST", "HEAD", "GET")} == dict(endpoint.requests)
+    assert options.asked["KMS"] == 6 and options.asked["LIST"] == 1

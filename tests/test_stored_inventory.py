@@ -165,7 +165,13 @@ def test_costs_are_those_of_the_reference() -> None:
     assert cost.estimate("size", 50_000_000).usd == pytest.approx(0.25)
     assert cost.estimate("metadata", 50_000_000).usd == pytest.approx(20.25)
     assert cost.estimate("size", 0).usd > 0
-    read = cost.estimate("content", 1000, size=100 * cost.GIB, stored=False)
-    assert read.usd == pytest.approx(9.0, rel=0.01) and "Data out" in read.sentence()
+    read = cost.estimate("content", 1000, size=100 * cost.GIB)
+    assert read.usd < 0.01 and read.most == pytest.approx(9.0, rel=0.01)
+    assert "up to $9.00 more where S3 keeps no checksum" in read.sentence()
+    assert "where objects are encrypted with SSE-KMS" in read.sentence() and "KMS requests: 3,000" in read.sentence()
+    assert cost.estimate("content", 9, computable=False).sentence().count("it has no CRC64NVME") == 1
+    assert cost.estimate("sample", 10, sample=3000, size=10).items[1].count == 10
+    assert cost.estimate("names", 10**6, listed=False).items == ()
+    assert cost.spent({"KMS": 1_000_000, "again": 3}).usd == pytest.approx(3.0)
     assert cost.spent({"LIST": 10_000, "HEAD": 10}).sentence().startswith("AWS charges about $0.05")
     assert cost.athena(1).usd < cost.athena(cost.TIB).usd == 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,24 +36,28 @@ def describe(
     folder: Path,
     *,
     keys: Iterable[str] | None,
+    computable: Collection[str] | None = None,
     options: ListOptions = USUAL,
     progress: Report | None = None,
 ) -> Inventory:
     """The listed objects as HEAD shows them: time, mode, owner, links and their targets, checksums.
 
     `keys` (sorted or not) names those to ask for, None: all; the others' rows stay as they were listed. An object that
-    is gone by now has no row. Goes on where an earlier call stopped.
+    is gone by now has no row. Of the checksums that S3 keeps one is taken that is `computable` beside the file, where
+    there is one (None: whichever). Goes on where an earlier call stopped.
     """
     wanted = None if keys is None else pa.array(sorted(set(keys)), pa.string())
     parameters = {
         "level": "metadata",
         "listed": [part.sha256 for part in listed.parts],
         "keys": None if wanted is None else hashlib.sha256("\0".join(wanted.to_pylist()).encode()).hexdigest(),
+        "computable": None if computable is None else sorted(computable),
     }
     count = listed.rows if wanted is None else len(wanted)
     workers = _workers(session, region, bucket, prefix, count, options)
+    head = {"do": "head", "prefix": prefix, "computable": parameters["computable"]}
     with Writer(folder, side="bucket", root=listed.root, parameters=parameters) as writer:
-        describing = _Describing(writer, listed, wanted, prefix, progress, count)
+        describing = _Describing(writer, listed, wanted, head, progress, count)
         try:
             requests = workers.run(describing.jobs(), describing.handle, describing.beat)
         finally:
@@ -70,12 +74,13 @@ class _Describing:
         writer: Writer,
         listed: Inventory,
         wanted: pa.Array | None,
-        prefix: str,
+        head: Job,
         progress: Report | None,
         count: int,
     ) -> None:
+        """`head` is what the jobs have in common."""
         self.shards = Shards(writer)
-        self._writer, self._listed, self._wanted, self._prefix = writer, listed, wanted, prefix
+        self._writer, self._listed, self._wanted, self._head = writer, listed, wanted, head
         self._progress, self._count, self._began = progress or (lambda seen: None), count, time.monotonic()
 
     def jobs(self) -> Iterator[Job]:
@@ -92,7 +97,7 @@ class _Describing:
                 if not asked.num_rows:
                     self.shards.end(name)
                     continue
-            yield {"do": "head", "shard": name, "prefix": self._prefix, "keys": asked.column("key").to_pylist()}
+            yield {**self._head, "shard": name, "keys": asked.column("key").to_pylist()}
 
     def handle(self, block: Block) -> Iterable[Job]:
         """Write what came."""
@@ -112,10 +117,19 @@ class _Describing:
 
 
 def look_again(
-    session: Session, region: str, bucket: str, prefix: str, keys: Sequence[str], options: ListOptions = USUAL
+    session: Session,
+    region: str,
+    bucket: str,
+    prefix: str,
+    keys: Sequence[str],
+    options: ListOptions = USUAL,
+    *,
+    computable: Collection[str] | None = None,
 ) -> pa.RecordBatch:
-    """These keys as HEAD shows them now, sorted; those that are gone have no row."""
-    batches = list(_asked(session, region, bucket, prefix, _head_jobs(prefix, iter(keys)), len(keys), options))
+    """These keys as HEAD shows them now, sorted; those that are gone have no row. `computable`: see `describe`."""
+    head = {"do": "head", "prefix": prefix, "computable": None if computable is None else sorted(computable)}
+    jobs = ({**head, "shard": str(number), "keys": some} for number, some in enumerate(_several(iter(keys), SHARD)))
+    batches = list(_asked(session, region, bucket, prefix, jobs, len(keys), options))
     if not batches:
         return pa.RecordBatch.from_pylist([], schema=SCHEMA)
     return by_key(pa.concat_batches(batches))
@@ -158,16 +172,12 @@ def part_sizes(
     return found
 
 
-def _head_jobs(prefix: str, keys: Iterator[str]) -> Iterator[Job]:
-    for number, some in enumerate(_several(keys, SHARD)):
-        yield {"do": "head", "shard": str(number), "prefix": prefix, "keys": some}
-
-
 def _workers(
     session: Session, region: str, bucket: str, prefix: str, count: int | None, options: ListOptions
 ) -> Workers:
     few = count is not None and count <= FEW
-    return Workers(session, door(session, region, bucket, prefix, options), 0 if few else options.processes, AT_ONCE)
+    at = door(session, region, bucket, prefix, options)
+    return Workers(session, at, 0 if few else options.processes, AT_ONCE, options.asked)
 
 
 def _asked(

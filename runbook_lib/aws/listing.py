@@ -49,8 +49,8 @@ def list_bucket(
             return _by_boto3(session, region, bucket, prefix, writer)
         listing = _Listing(writer, prefix, cut_from, options, progress)
         if cut_from is None or cut_from.rows < FEW:
-            listing.few(Workers(session, at, 0, options.connections))
-        listing.all(Workers(session, at, options.processes, options.connections + 1))
+            listing.few(Workers(session, at, 0, options.connections, options.asked))
+        listing.all(Workers(session, at, options.processes, options.connections + 1, options.asked))
         return writer.finish(method="LIST", requests=listing.requests)
 
 

@@ -28,6 +28,7 @@ HELD = 128_000  # … and all of them together
 AT_ONCE = 2_048  # rows of a block of HEADs
 LONGEST_TARGET = 4096  # bytes; PATH_MAX
 SELDOM = 200_000  # objects between two looks for cycles: a page has thousands, and no cycles
+TO_HEAD = "unreadable: HTTP"  # how the row of a key begins to say that S3 does not show it, and the status after it
 ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one object
 
 
@@ -114,26 +115,34 @@ class Worker:
 
         return attempts(once, self.wire.again, what)
 
-    def head(self, shard: str, prefix: str, keys: list[str]) -> dict[str, Any]:
+    def head(self, shard: str, prefix: str, keys: list[str], computable: list[str] | None) -> dict[str, Any]:
         """Rows of keys as HEAD shows them, in the order given; what is gone has none."""
-        return self._rows(shard, prefix, [(key, None) for key in keys])
+        return self._rows(shard, prefix, [(key, None) for key in keys], computable)
 
     def content(self, shard: str, prefix: str, wanted: list[tuple[str, str]]) -> dict[str, Any]:
         """The same with the bytes read, and hashed with the algorithm given."""
         return self._rows(shard, prefix, wanted)
 
-    def _rows(self, shard: str, prefix: str, wanted: list[Any]) -> dict[str, Any]:
+    def _rows(self, shard: str, prefix: str, wanted: list[Any], computable: list[str] | None = None) -> dict[str, Any]:
         size = max(1, min(32, len(wanted) // self.wire.door.connections))
         some = [wanted[at : at + size] for at in range(0, len(wanted), size)]
-        denied, gone, rows = 0, 0, list[Row]()
-        for found in self._requests.map(lambda few: [self._row(prefix, *one) for one in few], some):
+        denied, gone, rows, doubtful = 0, 0, list[Row](), False
+        for found in self._requests.map(
+            lambda few: [self._row(prefix, key, algorithm, computable) for key, algorithm in few], some
+        ):
             here = [row for row in found if row is not None]
             gone += len(found) - len(here)
-            denied += sum(row.get("problem", "").startswith("unreadable: HTTP 403") for row in here)
+            refused = [row["problem"] for row in here if row.get("problem", "").startswith(TO_HEAD)]
+            if refused and not doubtful:
+                self._sure(prefix)
+            doubtful = doubtful or bool(refused)
+            denied += sum(problem.startswith(f"{TO_HEAD} 403") for problem in refused)
             rows += here
             if len(rows) >= AT_ONCE:
                 self._write(encoded(shard, rows))
                 rows = []
+        if doubtful:
+            self._sure(prefix)
         if denied == len(wanted) >= ALL_DENIED:
             raise Refused(
                 f"HEAD of each of {denied} keys of s3://{self.wire.door.bucket}/{prefix} was denied. It needs "
@@ -144,21 +153,25 @@ class Worker:
             self._write(encoded(shard, rows))
         return {"gone": gone}
 
-    def _row(self, prefix: str, key: str, algorithm: str | None) -> Row | None:
+    def _sure(self, prefix: str) -> None:
+        """Raise what is wrong with every request, such as expired credentials: a refused HEAD has no body to say it."""
+        self._page(prefix, None, **{"max-keys": "1"})
+
+    def _row(self, prefix: str, key: str, algorithm: str | None, computable: list[str] | None) -> Row | None:
         """One key's row; None when it is gone, with a `problem` when S3 does not show it."""
         name = prefix + key
         try:
             answer = self.wire.head(name)
             if answer is None:
                 return None
-            row = row_of(key, answer.headers)
+            row = row_of(key, answer.headers, computable)
             if row["kind"] == "link" and algorithm is None:
                 row.update(self._target(name, answer.headers))
         except Refused as refused:
             if refused.status not in (400, 403) or refused.kind == "expired":
                 raise
             kind = "folder" if key.endswith("/") else "file"
-            return {"key": key, "kind": kind, "problem": f"unreadable: HTTP {refused.status} to HEAD"}
+            return {"key": key, "kind": kind, "problem": f"{TO_HEAD} {refused.status} to HEAD"}
         return row if algorithm is None else hashed(self.wire, name, row, answer.headers, algorithm)
 
     def _target(self, name: str, headers: Any) -> Row:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import stat
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..inventory.encoding import Column, encode, numbers, some_numbers, some_strings, strings
 from ..inventory.entries import posix
 from .pages import EPOCH, MICROSECOND
+from .wire import with_kms
 
 ALGORITHMS = ("CRC64NVME", "CRC32C", "CRC32", "SHA256", "SHA1")  # the one that is taken when there are several
 ARCHIVED = {
@@ -36,14 +37,19 @@ TEXTS = ("target", "etag", "storage_class", "checksum_algorithm", "checksum_type
 Row = dict[str, Any]  # by the names of schema.SCHEMA; what is left out is null
 
 
-def row_of(key: str, headers: Mapping[str, str]) -> Row:
-    """The row of an object; `headers` are looked up without regard to case."""
+def row_of(key: str, headers: Mapping[str, str], computable: Collection[str] | None = None) -> Row:
+    """The row of an object; `headers` are looked up without regard to case.
+
+    Of its checksums the row has the first that is `computable` beside the file (None: whichever), else the first.
+    """
     row: Row = {"key": key, "kind": "file", "size": int(headers["content-length"])}
     row["etag"] = headers.get("etag", "").strip('"')
     row["last_modified_us"] = (parsedate_to_datetime(headers["last-modified"]) - EPOCH) // MICROSECOND
     storage = headers.get("x-amz-storage-class", "STANDARD")
     row["storage_class"] = None if storage == "STANDARD" else storage
-    row.update(_checksum(row["etag"], headers))
+    kept = _checksums(row["etag"], headers)
+    usable = [one for one in kept if computable is None or one["checksum_algorithm"] in computable]
+    row.update(next(iter([*usable, *kept]), {}))
     metadata = {name[len(META) :].lower(): value for name, value in headers.items() if name.lower().startswith(META)}
     row.update(posix_row(metadata))
     if key.endswith("/"):
@@ -71,19 +77,22 @@ def posix_row(metadata: dict[str, str]) -> Row:
     return row
 
 
-def _checksum(etag: str, headers: Mapping[str, str]) -> Row:
-    """S3's own checksum; else the ETag where it truly is an MD5: one part, and not encrypted with a KMS or own key."""
+def _checksums(etag: str, headers: Mapping[str, str]) -> list[Row]:
+    """What S3 keeps of the content, best first; last the ETag, where it truly is an MD5.
+
+    That is so for an object in one part that is not encrypted with a KMS key or the caller's own (S3 API, Object).
+    """
+    found: list[Row] = []
     for algorithm in ALGORITHMS:
         value = headers.get(f"x-amz-checksum-{algorithm.lower()}")
         if value:
             kind = headers.get("x-amz-checksum-type") or ("COMPOSITE" if "-" in value else "FULL_OBJECT")
-            return {"checksum_algorithm": algorithm, "checksum_type": kind, "checksum": value}
-    kms = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+            found.append({"checksum_algorithm": algorithm, "checksum_type": kind, "checksum": value})
     own = "x-amz-server-side-encryption-customer-algorithm" in headers
-    if MD5_ETAG.fullmatch(etag) and not kms and not own:
+    if MD5_ETAG.fullmatch(etag) and not with_kms(headers) and not own:
         value = b64encode(bytes.fromhex(etag)).decode()
-        return {"checksum_algorithm": "MD5", "checksum_type": "FULL_OBJECT", "checksum": value}
-    return {}
+        found.append({"checksum_algorithm": "MD5", "checksum_type": "FULL_OBJECT", "checksum": value})
+    return found
 
 
 def archived(headers: Mapping[str, str]) -> str | None:

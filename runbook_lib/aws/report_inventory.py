@@ -49,7 +49,8 @@ def from_task_report(s3: S3, bucket: str, prefix: str, execution_arn: str, folde
         listed = dict.fromkeys(SECTIONS, 0)
         for facts in writer.shard_facts.values():
             listed[facts["kind"]] += facts["items"]
-        return writer.finish(method="DataSync task report", execution=execution_arn, listed=listed)
+        requests = {"LIST": 1, "GET": len(files)}
+        return writer.finish(method="DataSync task report", execution=execution_arn, listed=listed, requests=requests)
 
 
 def _plain() -> pa.Schema:

@@ -72,7 +72,9 @@ def from_s3_inventory(
                 local = _fetched(client, bucket, file, Path(place))
                 for rows in _rows(local, said):
                     shard.write(_batch(rows, prefix))
-        return writer.finish(seen=created, method="S3 Inventory", manifest=manifest)
+        return writer.finish(
+            seen=created, method="S3 Inventory", manifest=manifest, requests={"GET": 1 + len(said["files"])}
+        )
 
 
 def _manifest(client: Client, manifest: str, bucket: str, key: str) -> dict[str, Any]:

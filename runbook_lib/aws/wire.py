@@ -82,7 +82,7 @@ class Wire:
     def __init__(self, door: Door, sleep: Callable[[float], None] = time.sleep) -> None:
         self.door = door
         self.credentials: ReadOnlyCredentials | None = None
-        self.counts = {"LIST": 0, "HEAD": 0, "GET": 0, "again": 0}
+        self.counts = {"LIST": 0, "HEAD": 0, "GET": 0, "KMS": 0, "again": 0}
         self._lock = threading.Lock()
         self._sleep = sleep
         self._pace = Pace(door.requests_per_second)
@@ -162,6 +162,9 @@ class Wire:
             method, target, headers=dict(request.headers.items()), preload_content=not stream, decode_content=False,
             redirect=False, retries=False,
         )  # fmt: skip
+        if asks_kms(answer.headers):
+            with self._lock:
+                self.counts["KMS"] += 1
         if answer.status >= 300:
             self._refuse(kind, answer, answer.read() if stream else answer.data)
         return answer
@@ -169,6 +172,16 @@ class Wire:
     def _refuse(self, kind: str, answer: urllib3.BaseHTTPResponse, body: bytes) -> None:
         code, said = error_of(body)
         refuse(kind, self.door, answer.status, code, said, answer.headers.get("x-amz-bucket-region", ""))
+
+
+def with_kms(headers: Mapping[str, str]) -> bool:
+    """Whether an object's key is one of KMS."""
+    return headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
+
+
+def asks_kms(headers: Mapping[str, str]) -> bool:
+    """Whether S3 asked KMS for this answer: with a bucket key it hardly ever does (S3 user guide, bucket keys)."""
+    return with_kms(headers) and headers.get("x-amz-server-side-encryption-bucket-key-enabled", "").lower() != "true"
 
 
 def attempts(once: Callable[[], T], again: Callable[[int], None], what: str) -> T:

@@ -26,7 +26,7 @@ class Price:
 
 LISTED = Price("S3 LIST and PUT requests", "request", 0.005 / 1000, "aws.amazon.com/s3/pricing")
 READ = Price("S3 HEAD and GET requests", "request", 0.0004 / 1000, "aws.amazon.com/s3/pricing")
-KMS = Price("KMS requests, for objects encrypted with SSE-KMS", "request", 0.03 / 10_000, "aws.amazon.com/kms/pricing")
+KMS = Price("KMS requests", "request", 0.03 / 10_000, "aws.amazon.com/kms/pricing")
 OUT = Price("Data out of AWS to the internet", "GiB", 0.09, "aws.amazon.com/ec2/pricing/on-demand")
 ATHENA = Price("Athena, data scanned", "TiB", 5.0, "aws.amazon.com/athena/pricing")
 
@@ -37,11 +37,15 @@ class Item:
 
     price: Price
     count: float
+    where: str = ""  # when it comes to that; empty: in any case
 
     @property
     def usd(self) -> float:
         """What it costs."""
         return self.count * self.price.usd
+
+    def __str__(self) -> str:
+        return f"{self.price.what}: {plural_of(self.count, self.price.unit)}"
 
 
 @dataclass(frozen=True)
@@ -50,20 +54,37 @@ class Cost:
 
     items: tuple[Item, ...]
     spent: bool = False  # counted, not estimated
+    perhaps: tuple[Item, ...] = ()  # what may come to it, each with its `where`
 
     @property
     def usd(self) -> float:
-        """In all."""
+        """What is charged in any case."""
         return sum(item.usd for item in self.items)
+
+    @property
+    def most(self) -> float:
+        """In all, if it comes to everything that may."""
+        return self.usd + sum(item.usd for item in self.perhaps)
 
     def sentence(self) -> str:
         """One line: the sum, what makes it, and how sure that is."""
         if not self.items:
             return "Nothing was asked of AWS that it charges for."
-        parts = ", ".join(f"{item.price.what}: {plural_of(item.count, item.price.unit)}" for item in self.items)
-        about = f"about ${self.usd:,.2f}" if self.usd >= 0.01 else "less than $0.01"
         how = "AWS charges" if self.spent else "AWS will charge"
-        return f"{how} {about} ({parts}; us-east-1 prices as noted on {SEEN})."
+        parts = ", ".join(map(str, self.items))
+        return f"{how} {_dollars(self.usd)} ({parts}; us-east-1 prices as noted on {SEEN}){self._perhaps()}."
+
+    def _perhaps(self) -> str:
+        said = ""
+        for where in dict.fromkeys(item.where for item in self.perhaps):
+            some = [item for item in self.perhaps if item.where == where]
+            said += f"; up to {_dollars(sum(item.usd for item in some), about='')} more where {where}"
+            said += f" ({', '.join(map(str, some))})"
+        return said
+
+
+def _dollars(usd: float, about: str = "about ") -> str:
+    return f"{about}${usd:,.2f}" if usd >= 0.01 else f"{'less than ' if about else ''}$0.01"
 
 
 def plural_of(count: float, unit: str) -> str:
@@ -74,30 +95,33 @@ def plural_of(count: float, unit: str) -> str:
 
 
 def estimate(
-    level: str,
-    objects: int,
-    *,
-    size: int = 0,
-    sample: int = 0,
-    stored: bool = True,
-    kms: bool = False,
-    outside: bool = True,
+    level: str, objects: int, *, size: int = 0, sample: int = 0, computable: bool = True, listed: bool = True
 ) -> Cost:
     """Before: `level` names, size, metadata, content or sample; `size` are the bytes of all objects.
 
-    `sample` is how many objects a sample reads. `stored`: S3 keeps checksums of the content, so that none is read.
-    `outside`: what is read leaves AWS, which is the dearest by far.
+    `sample` is how many objects a sample reads. `computable`: the checksum that S3 usually keeps can be computed beside
+    the files. `listed`: by LIST, not by S3 Inventory. What may come to it is said apart: that KMS is asked, and that
+    objects are read, which is the dearest by far.
     """
-    heads = objects if level in ("metadata", "content") else sample
-    gets = 0 if stored else (objects if level == "content" else sample)
-    share = gets / objects if objects else 0.0
-    return _cost(-(-objects // LIST_PAGE) or 1, heads, gets, int(size * share), kms=kms, outside=outside, spent=False)
+    some = {"metadata": objects, "content": objects, "sample": min(sample, objects)}.get(level, 0)
+    read = some if level in ("content", "sample") else 0
+    no = "no checksum" if computable else "no checksum that the application server can compute (it has no CRC64NVME)"
+    where = f"S3 keeps {no}, so that objects are read"
+    perhaps = (
+        Item(READ, 2 * read, where),  # a HEAD and a GET
+        Item(OUT, size * read / max(objects, 1) / GIB, where),
+        Item(KMS, some + 2 * read, "objects are encrypted with SSE-KMS without a bucket key"),
+    )
+    sure = Item(LISTED, (-(-objects // LIST_PAGE) or 1) if listed else 0), Item(READ, some)
+    return Cost(_counted(sure), perhaps=_counted(perhaps))
 
 
-def spent(requests: Mapping[str, int], *, read: int = 0, kms: bool = False, outside: bool = True) -> Cost:
-    """After: the requests that were sent (LIST, HEAD, GET, as inventories count them) and the bytes read."""
-    lists, heads, gets = (requests.get(kind, 0) for kind in ("LIST", "HEAD", "GET"))
-    return _cost(lists, heads, gets, read, kms=kms, outside=outside, spent=True)
+def spent(requests: Mapping[str, int], *, read: int = 0) -> Cost:
+    """After: the requests that were sent (LIST, HEAD, GET, and KMS by S3, as inventories count them); bytes read."""
+    lists, heads, gets, kms = (requests.get(kind, 0) for kind in ("LIST", "HEAD", "GET", "KMS"))
+    return Cost(
+        _counted((Item(LISTED, lists), Item(READ, heads + gets), Item(KMS, kms), Item(OUT, read / GIB))), spent=True
+    )
 
 
 def athena(scanned: int) -> Cost:
@@ -105,10 +129,5 @@ def athena(scanned: int) -> Cost:
     return Cost((Item(ATHENA, max(scanned, 10_000_000) / TIB),))
 
 
-def _cost(lists: int, heads: int, gets: int, read: int, *, kms: bool, outside: bool, spent: bool) -> Cost:
-    items = [Item(LISTED, lists), Item(READ, heads + gets)]
-    if kms:
-        items.append(Item(KMS, gets))
-    if outside:
-        items.append(Item(OUT, read / GIB))
-    return Cost(tuple(item for item in items if item.count), spent)
+def _counted(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    return tuple(item for item in items if item.count)
