@@ -54,12 +54,12 @@ def digested(
     folder: Path,
     reading: Reading,
     keys: Sequence[str] | None = None,
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Callable[[int], None] = lambda files: None,
 ) -> tuple[Inventory, Inventory]:
     """Both inventories with the checksums of all files that both have in the same size, or of some (sorted) keys.
 
     Goes on with the shards that an earlier call finished in the same folder. `read` and `read_bytes` among the facts
-    of each say how much of that side was read. `progress` hears how many rows are done.
+    of each say how much of that side was read. `progress` hears how many of the source's files are done.
     """
     about = {
         "algorithm": reading.algorithm,
@@ -75,9 +75,14 @@ def digested(
         }
         for number, (start, stop) in enumerate(_ranges(source, other) if writers else ()):
             waiting = {at: writer for at, writer in writers.items() if f"{number:05}" not in writer.finished}
-            progress(max(writer.rows for writer in writers.values()))
+            done = max(sum(fact["read"] for fact in writer.shard_facts.values()) for writer in writers.values())
+            progress(done)
             if waiting:
-                filled = read_again(_rows(source, start, stop), _rows(other, start, stop), reading, keys)
+
+                def told(files: int, done: int = done) -> None:
+                    progress(done + files)
+
+                filled = read_again(_rows(source, start, stop), _rows(other, start, stop), reading, keys, told)
             for at, writer in waiting.items():
                 with writer.shard(f"{number:05}", number) as shard:
                     shard.write(filled[at].rows)
@@ -101,9 +106,13 @@ def _rows(inventory: Inventory, start: str | None, stop: str | None) -> pa.Recor
 
 
 def read_again(
-    ours: pa.RecordBatch, theirs: pa.RecordBatch, reading: Reading, keys: Sequence[str] | None = None
+    ours: pa.RecordBatch,
+    theirs: pa.RecordBatch,
+    reading: Reading,
+    keys: Sequence[str] | None = None,
+    progress: Callable[[int], None] = lambda files: None,
 ) -> tuple[Filled, Filled]:
-    """Rows of both sides with checksums: of all files, or of some keys."""
+    """Rows of both sides with checksums: of all files, or of some keys. `progress`: how many of ours are done."""
     both = _comparable(ours, theirs, None if keys is None else pa.array(keys, pa.string()))
     stored = pc.and_(
         pc.is_valid(both.column("checksum")),
@@ -122,7 +131,7 @@ def read_again(
     sizes = both.column("size"), rest.column("size")
     here, there = (pc.sum(size).as_py() or 0 for size in sizes)
     return (
-        Filled(_with(ours, reading.source, sorted(wanted + read)), both.num_rows, here),
+        Filled(_with(ours, reading.source, sorted(wanted + read), progress), both.num_rows, here),
         Filled(_with(theirs, reading.other, read), rest.num_rows, there),
     )
 
@@ -141,14 +150,24 @@ def _comparable(ours: pa.RecordBatch, theirs: pa.RecordBatch, chosen: pa.Array |
     return theirs.filter(wanted)
 
 
-def _with(batch: pa.RecordBatch, digests: Digests, wanted: Sequence[Wanted]) -> pa.RecordBatch:
+def _with(
+    batch: pa.RecordBatch,
+    digests: Digests,
+    wanted: Sequence[Wanted],
+    progress: Callable[[int], None] = lambda files: None,
+) -> pa.RecordBatch:
     """The batch with what the digests found: checksums, or the reasons why there are none.
 
     What was to be read and was not found has no checksum: the one that it had is not of the algorithm asked for.
     """
     if not wanted:
         return batch
-    rows = [conform(found) for found in digests(wanted)]
+    rows: list[pa.RecordBatch] = []
+    done = 0
+    for some in digests(wanted):
+        rows.append(conform(some))
+        done += some.num_rows
+        progress(done)
     found = by_key(one(rows)) if rows else pa.RecordBatch.from_pylist([], schema=SCHEMA)
     at = pc.index_in(batch.column("key"), found.column("key"))
     asked = pc.is_in(batch.column("key"), value_set=pa.array([key for key, _, _ in wanted], pa.string()))

@@ -26,6 +26,7 @@ from .inventory.reading import MANIFEST
 from .inventory.recheck import Digest
 from .inventory.rules import Rules
 from .inventory.runs import conform
+from .inventory.schema import FILE
 from .inventory.store import Inventory, Writer
 from .settings import InventorySettings
 from .sides import SIDES, Side
@@ -62,6 +63,7 @@ class FileSides:
             entries_per_second=self.settings.entries_per_second,
             bytes_per_second=self.settings.bytes_per_second,
             filters=self.filters,
+            privilege="sudo -n" if self.settings.privilege else "",
         )
 
     @cached_property
@@ -154,7 +156,7 @@ class FileSides:
     @cached_property
     def computable(self) -> frozenset[str]:
         """The checksum algorithms that the application server can compute."""
-        return scanning.capabilities(self.server.host)
+        return scanning.capabilities(self.server.host, self.scan_options)
 
     def reading(self, against: Against) -> Reading:
         """How the content of both sides is read."""
@@ -187,8 +189,13 @@ class FileSides:
         """Both inventories with checksums of the same algorithm."""
         began = time.monotonic()
 
-        def progress(rows: int) -> None:
-            told(Progress("both sides", "reading content", rows, 0, 0, max(source.rows, other.rows), began))
+        files = source.kinds.get(FILE, 0) if keys is None else len(keys)
+        before: int | None = None  # what an earlier call had read: the first that is said
+
+        def progress(done: int) -> None:
+            nonlocal before
+            before = done if before is None else before
+            told(Progress("both sides", "reading content", done, 0, 0, files, began, before))
 
         return digested(source, other, folder, self.reading(against), keys, progress)
 

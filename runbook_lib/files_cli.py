@@ -19,6 +19,7 @@ from .settings import Level
 LEVELS = get_args(Level)
 AGAINST = ("bucket", "share", "report")
 SOURCES = ("scan", "report")
+SELDOM = 30.0  # seconds between two lines of a log
 
 # environment, settings of its section `inventory` that win, gentle, the account confirmed -> rb.files
 Opened = Callable[[str, dict[str, Any], bool, str | None], Any]
@@ -83,11 +84,28 @@ def register(app: typer.Typer, opened: Opened) -> None:
             raise typer.Exit(130) from None
         print(json.dumps(found.body(), indent=2, ensure_ascii=False) if as_json else repr(found))
         aside.print(f"Inventories and differences: {found.folder}", soft_wrap=True)
+        aside.print(f"A join of the inventories by Athena (join.sql): {found.joined.sentence()}", soft_wrap=True)
         raise typer.Exit(0 if found.ok else 1)
 
 
 @contextmanager
 def _shown(console: Console) -> Iterator[Callable[[Any], None]]:
-    """A line on the terminal that says how far it is."""
+    """A line on the terminal that says how far it is; in a log, a line now and then."""
+    if not console.is_terminal:
+        yield _now_and_then(lambda sentence: console.print(escape(sentence), soft_wrap=True), time.monotonic)
+        return
     with console.status("starting …") as status:
         yield lambda said: status.update(escape(said.sentence(time.monotonic())))
+
+
+def _now_and_then(write: Callable[[str], None], clock: Callable[[], float]) -> Callable[[Any], None]:
+    """Writes what it is told, not more often than `SELDOM`."""
+    written = clock()
+
+    def told(said: Any) -> None:
+        nonlocal written
+        if clock() - written >= SELDOM:
+            written = clock()
+            write(said.sentence(written))
+
+    return told

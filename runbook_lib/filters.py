@@ -1,9 +1,9 @@
 """Which of a location's paths does a DataSync filter let through?
 
 A filter is one string of patterns joined by `|`, relative to the location: `/folder` means the folder and all below
-it, `*` stands for anything, `\\` escapes `*`, `|` and itself. Include patterns may have `*` only at their end
-(DataSync user guide, filtering). How a pattern without a leading `/` or `*` is read is not documented: here it
-matches at any depth.
+it, `*` stands for anything, `\\` escapes `*`, `|` and itself, and is ignored before anything else and at the end.
+Include patterns may have `*` only at their end (DataSync user guide, filtering). How a pattern without a leading `/`
+or `*` is read is not documented: here it matches at any depth.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def split(text: str) -> list[list[str]]:
     characters = iter(text)
     for character in characters:
         if character == "\\":
-            patterns[-1][-1] += next(characters, "\\")
+            patterns[-1][-1] += next(characters, "")
         elif character == "|":
             patterns.append([""])
         elif character == "*":

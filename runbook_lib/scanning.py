@@ -103,7 +103,7 @@ def scan(
         plan = writer.shard_facts.get(PLAN)
         finished = sorted(int(name) for name in writer.finished - {PLAN})
         cuts = plan["cuts"] if plan else None
-        receiver = _Receiver(writer, side, progress)
+        receiver = _Receiver(writer, side, progress, None if cuts is None else len(cuts) + 1)
         receiver.take(_answer(host, options, "scan", root, cuts=cuts, finished=finished))
         facts = dict(writer.shard_facts)
         plan = facts.pop(PLAN)
@@ -118,9 +118,14 @@ class _Receiver:
     writer: Writer
     side: str
     progress: Report | None
+    shards: int | None  # in all, by the plan; None: it is not made yet
+    before: int = 0
     began: float = field(default_factory=time.monotonic)
     open: dict[str, tuple[ExitStack, ShardWriter]] = field(default_factory=dict)
     said: dict[str, int] = field(default_factory=dict)  # entries of open shards
+
+    def __post_init__(self) -> None:
+        self.before = self.writer.rows
 
     def take(self, blocks: Iterator[Block]) -> None:
         """Write all of a stream; a shard that has not ended is as if never begun."""
@@ -134,6 +139,7 @@ class _Receiver:
                 raise TornStream(f"{len(self.open)} shards of the scan have no end. Run it again.")
 
     def _plan(self, facts: dict[str, Any]) -> None:
+        self.shards = len(facts["cuts"]) + 1
         if PLAN not in self.writer.finished:
             with self.writer.shard(PLAN, 0) as shard:
                 shard.facts = facts
@@ -155,7 +161,15 @@ class _Receiver:
     def _report(self) -> None:
         if self.progress is not None:
             entries = self.writer.rows + sum(self.said.values())
-            self.progress(Progress(self.side, "scanning", entries, self.writer.bytes, 0, None, self.began))
+            size, expected = self.writer.bytes, self._expected(entries)
+            self.progress(Progress(self.side, "scanning", entries, size, 0, expected, self.began, self.before))
+
+    def _expected(self, entries: int) -> int | None:
+        """About how many entries there are: as many in each shard that is left as in those that are finished."""
+        finished = len(self.writer.finished - {PLAN})
+        if self.shards is None or not finished:
+            return None
+        return max(entries, round(self.writer.rows * self.shards / finished))
 
 
 def look_again(

@@ -158,14 +158,17 @@ def _put(url: str, body: Union[IO[bytes], bytes], size: int) -> None:
 
 
 def main(folder: str, part: int, held: int, patience: float, command: List[str]) -> None:
-    """Begin, in a session of its own, so that the end of this command does not end it."""
+    """Begin, in a session of its own, so that the end of this command does not end it; returns once it is there."""
     for name in ("asked", "out.0"):
         with open(os.path.join(folder, name), "w"):
             pass
     with open(os.path.join(folder, "state"), "w") as state:
         state.write("runs 0 0 0\n")
+    away, gone = os.pipe()
     child = os.fork()
     if child:
+        os.close(gone)
+        os.read(away, 1)  # until the other end is closed
         with open(os.path.join(folder, "pid"), "w") as pid:
             pid.write(str(child))
         return
@@ -174,6 +177,7 @@ def main(folder: str, part: int, held: int, patience: float, command: List[str])
         null = os.open(os.devnull, os.O_RDWR)
         for standard, file in enumerate((null, null, errors.fileno())):
             os.dup2(file, standard)
+        os.close(gone)
         # in the folder that commands run in: the environment's mounts may be relative to it
         program = subprocess.Popen(command, stdin=said, stdout=subprocess.PIPE)
     os.chdir(folder)

@@ -119,6 +119,7 @@ class InventorySettings(_Strict):
     entries_per_second: float | None = Field(default=None, gt=0)  # on the NFS server; None: as fast as it goes
     bytes_per_second: float | None = Field(default=None, gt=0)  # read there, for checksums
     requests_per_second: float | None = Field(default=None, gt=0)  # to S3
+    privilege: Literal["", "sudo"] = ""  # put before what reads there, where the user may not read everything
     s3_inventory: str | None = None  # s3://bucket/…/manifest.json: stands in for LIST; None: LIST
     exchange: str | None = None  # s3://bucket/prefix: what is too long for SSM's commands goes through it
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,6 +58,28 @@ def two(tmp_path: Path) -> Callable[[Row], tuple[Inventory, Inventory]]:
         return here, inventory(tmp_path / "bucket", [file("a", **stored), file("k", **META)], side="bucket")
 
     return sides
+
+
+def test_progress_counts_the_files_that_were_read_and_goes_on_from_an_earlier_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digesting, "ROWS", 4)
+    rows = [file(f"{number:02}", **META) for number in range(10)]
+    sides = inventory(tmp_path / "source", rows), inventory(tmp_path / "bucket", rows, side="bucket")
+
+    def one_by_one(wanted: Sequence[Wanted]) -> Iterator[pa.RecordBatch]:
+        for one in wanted:
+            if stopped and one[0] == stopped:
+                raise KeyboardInterrupt
+            yield from contents({})([one])
+
+    how, told, stopped = reading(one_by_one, contents({})), list[int](), "05"
+    with pytest.raises(KeyboardInterrupt):
+        digested(*sides, tmp_path / "sums", how, progress=told.append)
+    assert told == sorted(told) and told[-1] == 5
+    again, stopped = list[int](), ""
+    digested(*sides, tmp_path / "sums", how, progress=again.append)
+    assert again[0] in (0, 3) and again[-1] == 10 and again == sorted(again), again
 
 
 Two = Callable[[Row], tuple[Inventory, Inventory]]

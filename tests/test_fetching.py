@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runbook_lib import fetching
+from runbook_lib import fetching, sending
 from runbook_lib.aws import exchange as exchanges
 from runbook_lib.aws.client import Credentials, Session
 from runbook_lib.aws.exchange import Exchange
@@ -281,3 +284,17 @@ def test_the_setting_is_an_address_in_s3() -> None:
     for wrong in ("bucket/prefix", "s3://", "s3://Bucket_", "s3://b/?a"):
         with pytest.raises(ValueError, match="give a bucket and a prefix"):
             InventorySettings(exchange=wrong)
+
+
+def test_a_program_is_in_a_session_of_its_own_before_its_command_ends(tmp_path: Path) -> None:
+    late = "import os, time\nsoon = os.setsid\nos.setsid = lambda: (time.sleep(0.5), soon())\n"  # a busy machine
+    source = late + Path(sending.__file__).read_text("utf-8")
+    (tmp_path / "in").write_bytes(b"said")
+    command = [sys.executable, "-c", source, str(tmp_path), "1000", "2", "60", "cat"]
+    ended = subprocess.Popen(command, start_new_session=True)
+    ended.wait()
+    with suppress(ProcessLookupError):  # all that the command left in its group, as an agent does
+        os.killpg(ended.pid, signal.SIGKILL)
+    program = int((tmp_path / "pid").read_text())
+    os.kill(program, 0)
+    os.killpg(program, signal.SIGKILL)

@@ -279,6 +279,13 @@ def test_hard_links_and_sparse_files_are_counted(sides: Sides) -> None:
     assert (result.hard_links, result.sparse, result.ok) == (2, 1, True)
 
 
+def test_names_that_are_not_normalised_are_counted_and_do_not_fail(sides: Sides) -> None:
+    rows = [file("e\u0301.txt"), file("\u00e9.txt"), file("grüße/"), file("plain"), file("\u1112\u1161\u11ab")]
+    result = sides(rows, rows)
+    assert (result.ok, result.decomposed) == (True, 2)
+    assert "2 names at the source not in Unicode's composed form (NFC)" in repr(result)
+
+
 class World:
     """What both sides are at the second look."""
 

@@ -251,3 +251,8 @@ def test_progress_tells_rate_and_what_is_left() -> None:
     assert (said.rate(110.0), said.left(110.0)) == (50.0, 30.0)
     assert said.sentence(110.0) == "source: scanning, 500 of about 2,000 entries, 50 a second, about 30 s left"
     assert Progress("bucket", "listing", 500, 0, 1, None, began=0.0).left(1.0) is None
+    again = Progress("source", "scanning", 1500, 0, 0, 2000, began=100.0, before=1000)  # not done in these 10 s
+    assert (again.rate(110.0), again.left(110.0)) == (50.0, 10.0)
+    assert Progress("source", "scanning", 1000, 0, 0, 2000, began=100.0, before=1000).left(110.0) is None
+    ends = [Progress("source", "scanning", 1, 0, 0, left + 1, began=0.0).sentence(1.0) for left in (89, 3600, 7500)]
+    assert [end.rpartition("about ")[2] for end in ends] == ["89 s left", "1 h 0 min left", "2 h 5 min left"]

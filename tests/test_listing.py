@@ -17,8 +17,9 @@ import pytest
 
 from runbook_lib.aws import listing, wire, workers
 from runbook_lib.aws.listing import ListOptions, gaps, list_bucket, thinned
-from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError
+from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError, TornStream
 from runbook_lib.inventory.store import Inventory, Writer
+from tests.inventories import file, inventory
 from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET
 from tests.listing import ODD_KEYS, REGION, rows, session
@@ -219,3 +220,23 @@ def test_progress_is_said(tmp_path: Path) -> None:
     with stub(many(1500)) as endpoint:
         list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None, progress=seen.append)
     assert seen[-1].entries == 1515 and seen[-1].requests == 2
+
+
+def test_a_key_that_is_too_long_for_s3_cuts_no_range(tmp_path: Path) -> None:
+    long = "é" * 509  # 1,018 bytes
+    source = inventory(tmp_path / "source", [file(f"{long}{number}") for number in range(9)])
+    for prefix, cuts in (("", 7), ("export/", 0)):
+        with Writer(tmp_path / f"i{cuts}", side="bucket", root="s3://b/", parameters={}) as writer:
+            found = listing._Listing(writer, prefix, source, ListOptions(), None)._cuts(8)
+        assert len(found) == cuts
+
+
+def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'no such library' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    source = inventory(tmp_path / "source", [file(f"{number:05}") for number in range(20_000)])
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with stub(many(300)) as endpoint, pytest.raises(TornStream) as error:
+        list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=source)
+    assert "no such library" in " ".join(error.value.__notes__)

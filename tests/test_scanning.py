@@ -142,6 +142,9 @@ def test_progress_is_told_and_ends_at_all_entries(large: Path, tmp_path: Path) -
     assert told[-1].entries == inventory.rows == 110 * 201
     assert [one.entries for one in told] == sorted(one.entries for one in told)
     assert told[-1].side == "source"
+    estimated = [one.expected for one in told if one.expected is not None]  # once a shard is finished
+    assert estimated and estimated[-1] == inventory.rows
+    assert all(one.expected is None or one.expected >= one.entries for one in told)
 
 
 @pytest.fixture

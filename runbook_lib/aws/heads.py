@@ -82,6 +82,7 @@ class _Describing:
         self.shards = Shards(writer)
         self._writer, self._listed, self._wanted, self._head = writer, listed, wanted, head
         self._progress, self._count, self._began = progress or (lambda seen: None), count, time.monotonic()
+        self._before = writer.rows
 
     def jobs(self) -> Iterator[Job]:
         """A shard of the inventory after the other, those that are finished left out."""
@@ -111,7 +112,14 @@ class _Describing:
         """Say how far it is."""
         rows = self._writer.rows + self.shards.rows
         seen = Progress(
-            "bucket", "describing", rows, self._writer.bytes, sum(requests.values()), self._count, self._began
+            "bucket",
+            "describing",
+            rows,
+            self._writer.bytes,
+            sum(requests.values()),
+            self._count,
+            self._began,
+            self._before,
         )
         self._progress(seen)
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ..inventory.blocks import Block
 from ..inventory.progress import Progress
+from ..inventory.schema import LONGEST_KEY
 from ..inventory.store import Inventory, ShardWriter, Writer
 from .client import Session
 from .pages import microseconds
@@ -74,7 +75,7 @@ class _Listing:
         self._writer, self._prefix, self._options, self._source = writer, prefix, options, cut_from
         self._progress = progress or (lambda seen: None)
         self._shards = Shards(writer)
-        self._began = time.monotonic()
+        self._began, self._before = time.monotonic(), writer.rows
         self._split = True
         self.requests: dict[str, int] = {}
 
@@ -108,7 +109,8 @@ class _Listing:
         return gaps((facts["after"], facts["last"]) for facts in self._writer.shard_facts.values())
 
     def _cuts(self, count: int) -> list[str]:
-        return self._source.cut(count) if self._source and count > 1 else []
+        cuts = self._source.cut(count) if self._source and count > 1 else []
+        return [cut for cut in cuts if len((self._prefix + cut).encode()) <= LONGEST_KEY]  # S3 knows no longer ones
 
     def _jobs(self, cuts: list[str], pages: int) -> Iterator[Job]:
         for gap in self._left():
@@ -144,7 +146,7 @@ class _Listing:
     def _beat(self, requests: int) -> None:
         expected = self._source.rows if self._source else None
         rows, size = self._writer.rows + self._shards.rows, self._writer.bytes
-        self._progress(Progress("bucket", "listing", rows, size, requests, expected, self._began))
+        self._progress(Progress("bucket", "listing", rows, size, requests, expected, self._began, self._before))
 
 
 class Shards:

@@ -77,7 +77,7 @@ class _Run:
         self.second = second
         self.scopes = (Scope(rules.filters), Scope(rules.filters))
         self.tops = Tops()
-        self.hard_links = self.sparse = self.entries = self.told = 0
+        self.hard_links = self.sparse = self.decomposed = self.entries = self.told = 0
         self.kinds: set[str] = set()  # of differences
         self.may_collide = False
         self.spellings = True  # whether names that are the same otherwise spelled were told
@@ -146,6 +146,7 @@ class _Run:
                 self.entries += batch.num_rows
                 self.hard_links += batch.num_rows - batch.column("links").null_count
                 self.sparse += batch.num_rows - batch.column("allocated").null_count
+                self.decomposed += names.decomposed(batch.column("key"))
                 self.may_collide = self.may_collide or names.may_collide(batch.column("key"))
             yield batch.select(columns)
 
@@ -190,6 +191,7 @@ class _Run:
             sample=self.sample,
             hard_links=self.hard_links,
             sparse=self.sparse,
+            decomposed=self.decomposed,
             parquet=self.out / PARQUET,
             csv=self.out / CSV,
             spellings=self.spellings,

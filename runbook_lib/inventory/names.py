@@ -31,6 +31,12 @@ def may_collide(keys: pa.Array) -> bool:
     return not (pc.all(pc.string_is_ascii(keys)).as_py() and pc.ascii_lower(keys).equals(keys))
 
 
+def decomposed(keys: pa.Array) -> int:
+    """How many are not in Unicode's composed form (NFC): S3 keeps them so, and other systems may look for the other."""
+    odd = keys.filter(pc.invert(pc.string_is_ascii(keys)))
+    return int(pc.sum(pc.not_equal(odd, pc.utf8_normalize(odd, "NFC"))).as_py() or 0) if len(odd) else 0
+
+
 def connection(folder: Path) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that spills into the folder."""
     import duckdb

@@ -124,6 +124,7 @@ class Comparison(Shown):
     sparse: int
     parquet: Path
     csv: Path
+    decomposed: int = 0  # names at the source that are not in NFC
     spellings: bool = True  # whether names that are the same but for case or form were told
 
     @property
@@ -201,6 +202,9 @@ class Comparison(Shown):
             notes.append(f"{plural(self.hard_links, 'file')} with several hard links: each name has its own object.")
         if self.sparse:
             notes.append(f"{plural(self.sparse, 'sparse file')} at the source.")
+        if self.decomposed:
+            names = f"{plural(self.decomposed, 'name')} at the source"
+            notes.append(f"{names} not in Unicode's composed form (NFC): S3 keeps the bytes as they are.")
         if self.source.left_out or self.other.left_out:
             notes.append(f"The task's filters leave out {self.source.left_out:,} and {self.other.left_out:,}.")
         return notes
@@ -259,7 +263,8 @@ class Comparison(Shown):
             "counts": [asdict(count) for count in self.counts], "first": [asdict(line) for line in self.first],
             "top_level_folders": {name: asdict(top) for name, top in self.worst()[:100]},
             "again": self.again and asdict(self.again), "sample": sampled,
-            "hard_links": self.hard_links, "sparse": self.sparse, "spellings": self.spellings,
+            "hard_links": self.hard_links, "sparse": self.sparse, "decomposed": self.decomposed,
+            "spellings": self.spellings,
             "files": {"parquet": self.parquet.name, "csv": self.csv.name},
         }  # fmt: skip
 

@@ -562,3 +562,14 @@ def test_a_large_file_is_streamed(world: World) -> None:
         seen.append(resident(run.worker))
     assert world.describe(execution)["Status"] == "SUCCESS"
     assert 0 < max(seen) < 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("excludes", "path", "left_out"),
+    [
+        (r"/a\|b", "a|b", True), (r"/a\|b", "a", False), (r"/a\*", "a*", True), (r"/a\*", "ab", False),
+        (r"/a\\b", "a\\b", True), (r"/a\b", "ab", True), ("/ab\\", "ab", True), ("/ab\\", "ab\\", False),
+    ],
+)  # fmt: skip
+def test_a_backslash_escapes_what_is_special_and_is_ignored_elsewhere(excludes: str, path: str, left_out: bool) -> None:
+    assert Filters(None, excludes).excluded(path) is left_out
