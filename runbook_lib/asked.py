@@ -159,7 +159,9 @@ def begun(folder: Path, wanted: Asked) -> Iterator[tuple[Asked, str | None]]:
 
 def _gone_on_with(folder: Path, wanted: Asked) -> Asked:
     if (folder / DONE).exists():
-        raise SettingsError(f"{folder} has a finished comparison already. Choose another folder.")
+        raise SettingsError(
+            f"{folder} has a finished comparison already: {DONE} there says what it found. Choose another folder."
+        )
     known = Asked.read(folder)
     other = wanted.unlike(known)
     if other:

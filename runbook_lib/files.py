@@ -50,6 +50,12 @@ class FileComparison(Shown):
         """What was found."""
         return self.comparison.reason
 
+    @property
+    def elsewhere(self) -> str:
+        """What the same costs where Athena joins the two inventories."""
+        usd = cost.dollars(self.joined.usd)
+        return f"Athena would join the two inventories (join.sql) for {usd}: {', '.join(map(str, self.joined.items))}."
+
     def headline(self) -> str:
         """The verdict, then what a reader has to know of it, and what it cost."""
         return "\n".join([self.comparison.headline(), *self.notes, self.spent.sentence()])

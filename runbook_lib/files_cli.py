@@ -60,7 +60,10 @@ def register(app: typer.Typer, opened: Opened) -> None:
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="The result for machines.")] = False,
     ) -> None:
-        """Compare the NFS server's files with the bucket or the share; changes nothing. Exit code 0 same, 1 not."""
+        """Compare the NFS server's files with the bucket or the share; changes nothing.
+
+        Exit codes: 0 the same, 1 not the same, 2 usage, 3 an error, 130 interrupted.
+        """
         for option, given, known in (
             ("--level", level, LEVELS),
             ("--against", against, AGAINST),
@@ -84,7 +87,7 @@ def register(app: typer.Typer, opened: Opened) -> None:
             raise typer.Exit(130) from None
         print(json.dumps(found.body(), indent=2, ensure_ascii=False) if as_json else repr(found))
         aside.print(f"Inventories and differences: {found.folder}", soft_wrap=True)
-        aside.print(f"A join of the inventories by Athena (join.sql): {found.joined.sentence()}", soft_wrap=True)
+        aside.print(found.elsewhere, soft_wrap=True)
         raise typer.Exit(0 if found.ok else 1)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from runbook_lib import Runbook
+from runbook_lib import Runbook, files_cli
 from runbook_lib.asked import DONE
 from runbook_lib.errors import AwsError, CommandFailed, InventoryError, SettingsError
 from runbook_lib.files import FileComparison
+from runbook_lib.inventory.progress import Progress
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.throwaway import ThrowawayLab, client
 
@@ -217,7 +219,7 @@ def test_an_earlier_comparison_is_looked_at_further_and_stays_as_it_was(rb: Runb
         return {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}
 
     first = rb.files.compare("size")
-    assert "1 request" in first.spent.sentence()
+    assert "2 requests" in first.spent.sentence()  # where the bucket is, and its one page
     before = files()
     further = rb.files.compare("metadata", of=first)
     assert further.ok and files() == before
@@ -350,7 +352,60 @@ def test_the_cost_is_said_before_s3_is_asked(rb: Runbook) -> None:
     said: list[str] = []
     found = rb.files.compare("content", said=said.append)
     assert len(said) == 1 and said[0].startswith("AWS will charge"), said
+    assert "KMS requests: 606" in said[0] and "no checksum" in said[0], said
     assert "AWS charges" in repr(found)
+    usd = found.body()["usd"]
+    assert 0 < usd["spent"] <= usd["at_most"] and 0 < usd["athena"] < 0.01
+    assert "Athena would join the two inventories (join.sql) for less than $0.01" in found.elsewhere
+
+
+def test_no_byte_leaves_the_bucket_where_an_etag_is_an_md5_and_the_server_has_no_crc64nvme(rb: Runbook) -> None:
+    found = rb.files.compare("content")
+    assert "CRC64NVME" not in rb.files.sides.computable  # the lab's server has no awscrt, as servers do not
+    assert found.ok and found.comparison.compared["content"] == 201, found
+    assert "Data out" not in found.spent.sentence()
+
+
+@pytest.mark.parametrize("stage", ["listing", "describing", "comparing"])
+def test_a_comparison_that_was_killed_goes_on_and_finds_the_same(
+    rb: Runbook, lab: ThrowawayLab, tmp_path: Path, stage: str
+) -> None:
+    s3, bucket, prefix = objects(rb, lab)
+    s3.delete_object(Bucket=bucket, Key=f"{prefix}images/00001.jpg")
+    s3.put_object(Bucket=bucket, Key=f"{prefix}images/extra.jpg", Body=b"x")
+    killed = (
+        "import os, pathlib, sys\n"
+        "from runbook_lib import Runbook\n"
+        "def told(said):\n"
+        "    if said.doing == sys.argv[2]: os.kill(os.getpid(), 9)\n"
+        "rb = Runbook.open('lab', notebook='05_verify_listing')\n"
+        "rb.files.compare('metadata', out=pathlib.Path(sys.argv[1]), told=told)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "one"), stage], cwd=PACKAGE_ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    scanned = (tmp_path / "one/source/inventory.json").read_bytes()
+    with pytest.raises(InventoryError, match="begun with another level"):
+        rb.files.compare("size", out=tmp_path / "one")
+    found = rb.files.compare("metadata", out=tmp_path / "one")
+    assert counts(found) == {"missing": 1, "extra": 1}
+    assert (tmp_path / "one/source/inventory.json").read_bytes() == scanned
+    assert "This goes on with what was begun" in repr(found)
+    left = {path.name for path in found.folder.iterdir()}
+    assert left == {
+        "asked.json", "bucket", "bucket-described", DONE, "differences.csv", "differences.parquet", "source",
+    }  # fmt: skip
+
+
+def test_a_log_has_a_line_now_and_then() -> None:
+    lines: list[str] = []
+    times = iter([0.0, 1.0, 31.0, 31.0, 32.0, 62.0, 62.0])
+    told = files_cli._now_and_then(lines.append, lambda: next(times))
+    for entries in (1, 310, 320, 620):
+        told(Progress("source", "scanning", entries, 0, 0, 1000, began=0.0))
+    assert lines == [
+        "source: scanning, 310 of about 1,000 entries, 10 a second, about 69 s left",
+        "source: scanning, 620 of about 1,000 entries, 10 a second, about 38 s left",
+    ]
 
 
 def test_below_a_mount_that_has_gone_nothing_is_settled(rb: Runbook, lab: ThrowawayLab) -> None:

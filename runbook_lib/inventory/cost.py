@@ -28,7 +28,7 @@ LISTED = Price("S3 LIST and PUT requests", "request", 0.005 / 1000, "aws.amazon.
 READ = Price("S3 HEAD and GET requests", "request", 0.0004 / 1000, "aws.amazon.com/s3/pricing")
 KMS = Price("KMS requests", "request", 0.03 / 10_000, "aws.amazon.com/kms/pricing")
 OUT = Price("Data out of AWS to the internet", "GiB", 0.09, "aws.amazon.com/ec2/pricing/on-demand")
-ATHENA = Price("Athena, data scanned", "TiB", 5.0, "aws.amazon.com/athena/pricing")
+ATHENA = Price("Athena, data scanned", "GiB", 5.0 / 1024, "aws.amazon.com/athena/pricing")
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,19 @@ class Cost:
             return "Nothing was asked of AWS that it charges for."
         how = "AWS charges" if self.spent else "AWS will charge"
         parts = ", ".join(map(str, self.items))
-        return f"{how} {_dollars(self.usd)} ({parts}; us-east-1 prices as noted on {SEEN}){self._perhaps()}."
+        return f"{how} {dollars(self.usd)} ({parts}; us-east-1 prices as noted on {SEEN}){self._perhaps()}."
 
     def _perhaps(self) -> str:
         said = ""
         for where in dict.fromkeys(item.where for item in self.perhaps):
             some = [item for item in self.perhaps if item.where == where]
-            said += f"; up to {_dollars(sum(item.usd for item in some), about='')} more where {where}"
+            said += f"; up to {dollars(sum(item.usd for item in some), about='')} more where {where}"
             said += f" ({', '.join(map(str, some))})"
         return said
 
 
-def _dollars(usd: float, about: str = "about ") -> str:
+def dollars(usd: float, about: str = "about ") -> str:
+    """'about $1,200.00', 'less than $0.01'; without `about` an upper bound: '$0.01'."""
     return f"{about}${usd:,.2f}" if usd >= 0.01 else f"{'less than ' if about else ''}$0.01"
 
 
@@ -126,7 +127,7 @@ def spent(requests: Mapping[str, int], *, read: int = 0) -> Cost:
 
 def athena(scanned: int) -> Cost:
     """A query of Athena over this many bytes of inventories; the least that is charged is 10 MB."""
-    return Cost((Item(ATHENA, max(scanned, 10_000_000) / TIB),))
+    return Cost((Item(ATHENA, max(scanned, 10_000_000) / GIB),))
 
 
 def _counted(items: tuple[Item, ...]) -> tuple[Item, ...]:
