@@ -5,7 +5,8 @@
 (both versions), HEAD and GET; signatures are not checked. Entries are rendered once: a page is a head, a slice, a foot.
 
 Faults are the names in REFUSALS, and `silent` (no answer until the client goes away), `torn` (half the body, then
-closed), `torn open` (the same, no length given), `torn chunked`, `lost key` (one entry less than KeyCount says).
+closed), `torn open` (the same, no length given), `torn chunked`, `lost key` (one entry less than KeyCount says),
+`same page` (the first page, whatever is asked).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tests.s3_stub_wire import REFUSALS, Asked, parsed, refuse, send
 REGION = "eu-central-1"
 REPOSITORY = Path(__file__).parents[1]
 CONTROL = "-"  # /-/requests, /-/latency/0.05: no bucket can be called so
-BODIES = {"torn", "torn open", "torn chunked", "lost key"}
+BODIES = {"torn", "torn open", "torn chunked", "lost key", "same page"}
 PIECE = bytes(1 << 20)  # of a body of zeros
 
 
@@ -146,6 +147,8 @@ class Endpoint:
             query = asked_of(asked.parameters)
         except ValueError:
             return refuse(connection, asked, "bad token")
+        if fault == "same page":
+            query = replace(query, after=b"")
         page = self._bucket.page(query)
         pieces = body(self._bucket, asked.bucket, asked.parameters, query, page)
         if fault == "lost key":

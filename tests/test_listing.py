@@ -222,6 +222,11 @@ def test_progress_is_said(tmp_path: Path) -> None:
     assert seen[-1].entries == 1515 and seen[-1].requests == 2
 
 
+def test_an_endpoint_that_gives_the_same_page_again_is_refused(tmp_path: Path) -> None:
+    with stub(many(2500), faults=[Fault("same page", every=3)]) as endpoint, pytest.raises(AwsError, match="goes back"):
+        list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=None)
+
+
 def test_a_key_that_is_too_long_for_s3_cuts_no_range(tmp_path: Path) -> None:
     long = "é" * 509  # 1,018 bytes
     source = inventory(tmp_path / "source", [file(f"{long}{number}") for number in range(9)])

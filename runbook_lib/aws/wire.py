@@ -1,6 +1,8 @@
 """How is S3 asked a million times? Signed by botocore, over urllib3's kept connections; no answer is modelled.
 
-For the worker processes: boto3's clients spend most of a listing's time on turning answers into objects.
+For the worker processes: boto3's clients spend most of a listing's time on turning answers into objects. And not by
+obstore, which is as cheap: its paths are not S3's keys. Version 0.12.1 gives `a/` as `a`, so that a folder's object
+and a file of its name are one, and ends a whole LIST at one key with a newline, a tab, `//`, `./` or `../` in it.
 """
 
 from __future__ import annotations
