@@ -396,6 +396,13 @@ def test_a_comparison_that_was_killed_goes_on_and_finds_the_same(
     }  # fmt: skip
 
 
+def test_what_the_user_may_not_read_is_read_with_sudo_where_the_environment_says_so(rb: Runbook) -> None:
+    assert rb.files.sides.scan_options.privilege == ""
+    assert rb.files_as(privilege="sudo").sides.scan_options.privilege == "sudo -n"
+    with pytest.raises(SettingsError, match="privilege"):
+        rb.files_as(privilege="doas")
+
+
 def test_a_log_has_a_line_now_and_then() -> None:
     lines: list[str] = []
     times = iter([0.0, 1.0, 31.0, 31.0, 32.0, 62.0, 62.0])
