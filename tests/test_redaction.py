@@ -372,11 +372,3 @@ def test_the_credentials_of_the_session_are_known_to_kernel_and_runner(lab: Thro
     assert [name for name, text in kept.items() if any(form in text for form in forms)] == []
     assert all("MASKED" in kept[name] for name in ("step.ipynb", "events.jsonl", "terminal"))
     assert any(event.get("masked") == {"known value": 1} for event in run.events.read() if event["kind"] == "note")
-
-
-def test_the_shells_working_directory_is_no_password(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PWD", "/srv/migration-runbook")
-    monkeypatch.setenv("MYSQL_PWD", "correct horse")
-    said = "there is no /srv/migration-runbook/parameters/x.yaml"
-    assert masked(said) == said
-    assert masked("it is correct horse") == f"it is {MASK}"
