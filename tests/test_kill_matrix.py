@@ -228,6 +228,7 @@ def test_a_full_disk_stops_the_run_and_spoils_nothing_that_was_written(
     assert "No space left" in outcome.error
     assert notebooks.statuses(run.path / "step.ipynb") == ["completed", "running", "not run"]
     assert notebooks.recorded(run.path)[0] == "completed"
+    assert nbformat.read(run.path / "step.ipynb", as_version=4).metadata.runbook.status == "running"
     assert [path.name for path in run.path.glob(".*")] == [], "a file half written"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import pytest
 from runbook_lib.errors import EvidenceError
 from runbook_lib.evidence import keys
 from runbook_lib.evidence.folder import MARK, RunFolder
-from runbook_lib.evidence.seal import seal, sealed
+from runbook_lib.evidence.seal import keep_sources, seal, sealed
 from runbook_lib.evidence.verify import verify
+from runbook_lib.runs.plan import Step
+from runbook_lib.runs.run import run
+from tests import notebooks
 from tests.records import command, synthetic
 from tests.test_kill_matrix import small_disk  # noqa: F401 - a fixture
 from tests.test_stepping_stops import fill
@@ -84,3 +88,27 @@ def test_a_disk_that_is_full_when_a_run_is_sealed_leaves_it_open(
     monkeypatch.setenv("RUNBOOK_OUTPUTS", str(small_disk))
     assert command("seal")[0] == 0
     assert verify(folder.path, key).state == "intact"
+
+
+@pytest.mark.parametrize("room", [8, 60, 90, 130], ids="{} kB".format)
+def test_a_run_on_a_full_disk_is_sealed_when_there_is_space_and_verifies(
+    small_disk: Path,  # noqa: F811
+    tmp_path: Path,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+) -> None:
+    monkeypatch.setenv("RUNBOOK_OUTPUTS", str(small_disk))
+    source = notebooks.notebook(tmp_path / "step.ipynb", *(f"print('{n}' * 10_000)" for n in range(9)))
+    step = Step(source)
+    folder = RunFolder.create("lab", "headless")
+    keep_sources(folder, [source])
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 1000 * (200 - room))
+    with suppress(EvidenceError):  # not even the end of the notebook fits
+        (outcome,) = run([step], folder, {"environment": "lab"})
+        assert outcome.status == "failed" and "No space left" in outcome.error
+    ballast.unlink()
+    found = verify(seal(folder), key)
+    assert (found.state, found.faults) == ("intact", ())
+    assert found.run is not None and found.run["verdict"] in ("failed", "killed")

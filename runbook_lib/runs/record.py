@@ -46,6 +46,7 @@ class Record(NotebookExecutionManager):  # type: ignore[misc]
 
     def notebook_start(self, **_: Any) -> None:
         """No cell was run: on disk before the kernel starts."""
+        self.nb.metadata["runbook"] = {"status": "running"}
         for cell in self.nb.cells:
             cell.metadata.pop("execution", None)
             if cell.cell_type == "code":
