@@ -36,6 +36,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is not known to the next."""
     monkeypatch.setattr(redaction, "_known", set())
     monkeypatch.setattr(redaction, "_expression", None)
+    monkeypatch.setattr(redaction, "_broken", None)
     yield
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SettingsError
-from .encodings import any_of, base64s, encodings
+from .encodings import BREAK, LINES, any_of, base64s, encodings
 from .patterns import IDENTITIES, MASK, SECRETS, Rule
 
 __all__ = [
@@ -38,16 +38,17 @@ WHOLE_WORD = 12  # letters: a known value of fewer letters and nothing else is m
 
 _known: set[str] = set()
 _expression: re.Pattern[str] | None = None
+_broken: re.Pattern[str] | None = None  # the same, in base64 of several lines
 _listeners: list[Callable[[list[str]], None]] = []
 
 
 def register(*values: str | None) -> None:
     """Mask these values from now on, wherever they stand."""
-    global _expression
+    global _expression, _broken
     new = {value for value in values if value and len(value) >= SHORTEST} - _known
     if new:
         _known.update(new)
-        _expression = None
+        _expression = _broken = None
         for tell in _listeners:
             tell(sorted(new))
 
@@ -158,9 +159,10 @@ class Masking:
 
     def _plain(self, text: str) -> str:
         if self.known is not None:
-            text, hits = self.known.subn(MASK, text)
-            if hits:
-                self.counts[KNOWN] += hits
+            for expression in (self.known, *([_in_lines()] if LINES.search(text) else [])):
+                text, hits = expression.subn(MASK, text)
+                if hits:
+                    self.counts[KNOWN] += hits
         lower = text.lower()
         for rule in self.rules:
             if not rule.likely or any(word in lower for word in rule.likely):
@@ -174,9 +176,16 @@ def _known_values() -> re.Pattern[str]:
         values = known()
         short = {value for value in values if value.isalpha() and len(value) < WHOLE_WORD}
         words = {word for value in values for word in encodings(value) if len(word) >= SHORTEST} - short
-        wrapped = {word for value in values for word in base64s(value) if len(word) >= SHORTEST}
-        _expression = any_of(words, short, wrapped)
+        _expression = any_of(words, short)
     return _expression
+
+
+def _in_lines() -> re.Pattern[str]:
+    """The known values in base64 that is broken into lines; made when such lines are seen, for it takes a while."""
+    global _broken
+    if _broken is None:
+        _broken = any_of({word for value in known() for word in base64s(value) if len(word) >= SHORTEST}, glue=BREAK)
+    return _broken
 
 
 def _leaves(value: Any, name: str = "") -> list[tuple[str, Any]]:

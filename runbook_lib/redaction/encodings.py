@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 Trie = dict[str, "Trie"]
 BREAK = r"(?:\r?\n|\\+n)?"  # `base64` and mail break lines
+LINES = re.compile(r"[A-Za-z0-9+/]{48}(?:\r?\n|\\+n)[A-Za-z0-9+/]")  # such lines; shorter ones nobody makes
 END = ""  # a key of a trie: a word ends here
 
 
@@ -23,7 +24,7 @@ def encodings(value: str) -> set[str]:
         found |= {shown, bare, bare.replace("'", "\\'")}
     wide = value.encode("utf-16-le", "surrogatepass")  # Windows, PowerShell
     found |= {wide.hex(), wide.hex().upper()}
-    found |= {core.translate(str.maketrans("+/", "-_")) for core in base64s(value)}
+    found |= (cores := base64s(value)) | {core.translate(str.maketrans("+/", "-_")) for core in cores}
     every = "".join(f"%{byte:02X}" for byte in raw)
     found |= {every, every.lower()}
     for quoted in (urllib.parse.quote(raw, safe=""), urllib.parse.quote(raw), urllib.parse.quote_plus(raw)):
@@ -63,13 +64,13 @@ def _core(raw: bytes, offset: int) -> str:
     return encoded[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6]
 
 
-def any_of(words: Iterable[str], whole: Iterable[str] = (), wrapped: Iterable[str] = ()) -> re.Pattern[str]:
-    """An expression that finds the longest of many words.
+def any_of(words: Iterable[str], whole: Iterable[str] = (), glue: str = "") -> re.Pattern[str]:
+    """An expression that finds the longest of many words, and others only where they are words of their own.
 
-    Those that are `whole` only where they are words of their own, those that are `wrapped` over several lines too.
+    `glue` is what may stand between two letters.
     """
     forms = []
-    for some, form, glue in ((words, "{}", ""), (whole, r"(?<!\w){}(?!\w)", ""), (wrapped, "{}", BREAK)):
+    for some, form in ((words, "{}"), (whole, r"(?<!\w){}(?!\w)")):
         trie = _trie(some)
         if trie:
             forms.append(form.format(f"(?:{_expression(trie, glue)})"))
