@@ -19,6 +19,7 @@ from typing import Any
 
 import nbformat
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat.v4 import new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io, write_ipynb
@@ -31,6 +32,7 @@ from ..evidence.folder import ENGINE, RunFolder
 from ..evidence.kernel import COMM
 from ..redaction import masked, refuse_secrets, register
 from .aside import Aside, nobody_listens
+from .bounds import Bounds
 from .record import Record
 
 PATIENCE = 3.0  # seconds that an interrupted cell has to tidy up
@@ -116,6 +118,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         super().__init__(record, **options)
         self.record, self.journal = record, journal
         self.interrupted = threading.Event()
+        self.bounds = Bounds()
 
     def papermill_execute_cells(self) -> None:
         """Every cell in order, to the first that does not complete."""
@@ -127,6 +130,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
                 self.record.cell_passed_over(index)
                 continue
             self.record.cell_start(cell, index)
+            self.bounds = Bounds()
             try:
                 self.execute_cell(cell, index)
             except BaseException as error:
@@ -138,6 +142,8 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
 
     def _ended(self, index: int, status: str) -> None:
         """Logged when the cell is over, and as it is written: a secret may be cut in two while it runs."""
+        said = (new_output("stream", name=name, text=text) for name, text in self.bounds.rest())
+        self.nb.cells[index].outputs.extend(said)
         self.record.cell_ended(index, status)
         for output in self.record.shown.cells[index].outputs:
             self.log_output_message(output)
@@ -157,7 +163,8 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
             if "run" in told:
                 self.journal.join(Path(told["run"]))
             return None
-        output = super(PapermillNotebookClient, self).process_message(msg, cell, cell_index)
+        kept = self.bounds.admit(msg)
+        output = super(PapermillNotebookClient, self).process_message(msg, cell, cell_index) if kept else None
         self.record.autosave(cell_index)
         return output
 
