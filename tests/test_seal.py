@@ -134,6 +134,17 @@ def test_people_sign_a_sealed_run_later_and_it_stays_intact(tmp_path: Path) -> N
         "unconfirmed", [("acceptance", "ada", "CHG-7")])  # fmt: skip
 
 
+def test_a_key_that_signed_as_two_people_is_said_of_both_and_the_trusted_one_of_neither(tmp_path: Path) -> None:
+    path = seal(synthetic(tmp_path))
+    for name in ("ada", "bob"):
+        signoff.sign(path, "acceptance", "Seen", "CHG-7", name)
+    said = [remark for remark in verify(path).remarks if "holds the key" in remark]
+    assert [remark.split()[1] for remark in said] == ["ada", "bob"]
+    fingerprint = keys.about(keys.own_key())["fingerprint"]
+    trusted = verify(path, f"SHA256:{fingerprint.upper()}")
+    assert (trusted.state, [remark for remark in trusted.remarks if "holds the key" in remark]) == ("intact", [])
+
+
 def test_an_open_run_cannot_be_signed_and_nobody_signs_as_something_else(tmp_path: Path) -> None:
     folder = synthetic(tmp_path)
     with pytest.raises(EvidenceError, match="seal the run first"):

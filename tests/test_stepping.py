@@ -102,6 +102,26 @@ def test_a_secret_that_is_printed_in_pieces_is_not_sent_in_pieces() -> None:
     ]
 
 
+PAST_JUPYTER = """
+import os, pathlib, time
+terminal, end = pathlib.Path({terminal!r}), time.monotonic() + 30
+os.write(2, b"plain words, and the key AKIAIOSFODNN7EXAMPLE\\n")
+while b"key" not in terminal.read_bytes() and time.monotonic() < end: time.sleep(0.02)
+"""
+
+
+def test_what_programs_say_past_jupyter_comes_to_its_terminal_masked(
+    stepped: tuple[Any, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook, _ = stepped
+    notebook.cells[2:] = [nbformat.v4.new_code_cell(PAST_JUPYTER.format(terminal=str(tmp_path / "terminal")))]
+    with (tmp_path / "terminal").open("wb") as terminal, monkeypatch.context() as without:
+        without.delenv("PYTEST_CURRENT_TEST")  # ipykernel has no such echo in tests
+        NotebookClient(notebook).execute(stdout=terminal, stderr=terminal)
+    assert "plain words, and the key ***MASKED***" in (tmp_path / "terminal").read_text()
+    assert "AKIA" not in (tmp_path / "terminal").read_text() + json.dumps(notebook.cells[2].outputs)
+
+
 def test_what_widgets_hold_is_masked() -> None:
     session = Session()
     send = Outgoing(session)

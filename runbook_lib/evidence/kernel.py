@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ OUTPUTS = (
 COMM = "runbook.engine"  # a comm: what the kernel tells its engine, in memory
 RUNNER = "JPY_PARENT_PID"  # jupyter_client tells a kernel who started it
 PR_SET_PDEATHSIG = 1  # prctl(2)
+LINE = 1 << 16  # bytes of a line on the terminal, at most, that are masked as one
 
 
 def join(record: Events, notebook: str, run: Path) -> None:
@@ -86,11 +87,30 @@ def _mask_outputs(shell: Any) -> None:
     shell._runbook_masks = True
     session = shell.kernel.session
     session.send = Outgoing(session)
-    with open(os.devnull, "wb") as nowhere:
-        for stream in (sys.stdout, sys.stderr):  # ipykernel's echo of what programs say, to JupyterLab's own terminal
-            echo = getattr(stream, "_original_stdstream_copy", None)
-            if echo is not None:
-                os.dup2(nowhere.fileno(), echo)
+    for stream in (sys.stdout, sys.stderr):
+        # ipykernel's echo of what programs say, and of what it logs, to JupyterLab's own terminal
+        echo = getattr(stream, "_original_stdstream_copy", None)
+        if echo is not None:
+            _mask_descriptor(echo)
+
+
+def _mask_descriptor(number: int) -> None:
+    """What is written there arrives masked, when its line ends."""
+    terminal = os.dup(number)
+    reading, writing = os.pipe()
+    os.dup2(writing, number)
+    os.close(writing)
+    threading.Thread(target=_pass_on, args=(reading, terminal), daemon=True).start()
+
+
+def _pass_on(reading: int, terminal: int) -> None:
+    held = b""
+    while said := os.read(reading, LINE):
+        whole, end, held = (held + said).rpartition(b"\n")
+        if len(held) > LINE:
+            whole, end, held = whole + end + held, b"", b""
+        with suppress(OSError):  # the terminal was closed: who writes there must not wait for a reader
+            os.write(terminal, redaction.masked(whole.decode("utf-8", "replace")).encode() + end)
 
 
 class Outgoing:

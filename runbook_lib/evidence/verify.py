@@ -94,16 +94,16 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
     if not faults:  # what is read from here on are the files that were sealed, and plain ones
         signatures, wrong = sealed_files.signatures(folder)
         faults += wrong
-        faults += _listed(lambda: _content(folder, run), "what the folder holds")
+        faults += _listed(lambda: _content(folder, run, lost), "what the folder holds")
         faults += _listed(lambda: _approved(folder, run), "its approval")
         faults += _listed(lambda: sealed_files.secrets(folder), "a file")
-        lost = [] if faults else list(_lost(folder, run))
     if run["run"] != name:
         faults.insert(0, f"it is the record of run {run['run']}, and its folder is called {name}")
-    if signer is not None and fingerprint != signer.lower().removeprefix("sha256:"):
+    trusted = signer.lower().removeprefix("sha256:") if signer else None
+    if trusted and fingerprint != trusted:
         faults.insert(0, f"it is signed by the key {fingerprint}, not by {signer}")
-    state: State = "broken" if faults else "intact" if signer else "unconfirmed"
-    remarks = tuple(printable(one) for one in [*_remarks(run), *_strangers(signatures, signer), *lost])
+    state: State = "broken" if faults else "intact" if trusted else "unconfirmed"
+    remarks = tuple(printable(one) for one in [*_remarks(run), *_strangers(signatures, trusted), *lost])
     return Verification(name, state, tuple(printable(one) for one in faults), remarks, run, tuple(signatures))
 
 
@@ -144,12 +144,13 @@ def _marked(folder: Path) -> list[str]:
     return [str(RunFolder(folder).about["run"])]
 
 
-def _content(folder: Path, run: dict[str, Any]) -> list[str]:
-    """Does the record agree with itself: statement, notebooks, sources, events?"""
+def _content(folder: Path, run: dict[str, Any], lost: list[str]) -> list[str]:
+    """Does the record agree with itself: statement, notebooks, sources, events? What it lost on its way is no fault."""
     try:
         record = Record.read(folder)
     except EvidenceError as error:
         return [str(error)]
+    lost += _lost(record, run)
     said = [
         f"{RUN} says {run[name]!r} for {name}, events.jsonl {value!r}"
         for name, value in told(record).items()
@@ -275,9 +276,8 @@ def _approved(folder: Path, run: dict[str, Any]) -> list[str]:
         return [str(error)]
 
 
-def _lost(folder: Path, run: dict[str, Any]) -> Iterator[str]:
+def _lost(record: Record, run: dict[str, Any]) -> Iterator[str]:
     """What a notebook does not show that could not be written to its end."""
-    record = Record.read(folder)
     for entry in run["notebooks"] if run["mode"] == "headless" else ():
         executed = record.executed.get(entry["name"])
         if executed is not None and outcomes.behind(executed, entry["status"]):
@@ -285,10 +285,11 @@ def _lost(folder: Path, run: dict[str, Any]) -> Iterator[str]:
             yield from (f"{entry['name']}: {one}" for one in said)
 
 
-def _strangers(signatures: Iterable[signoff.Signature], signer: str | None) -> Iterator[str]:
+def _strangers(signatures: Iterable[signoff.Signature], trusted: str | None) -> Iterator[str]:
     """Signatures of people prove a key, and no name; who signs a run afterwards needs nobody's leave."""
-    keys_seen = {one.fingerprint: one.name for one in signatures if signer is None or one.fingerprint not in signer}
-    for fingerprint, name in keys_seen.items():
+    for fingerprint, name in dict.fromkeys((one.fingerprint, one.name) for one in signatures):
+        if fingerprint == trusted:
+            continue
         yield f"that {name} holds the key {fingerprint} is what its holder says: compare it with one you got elsewhere"
 
 

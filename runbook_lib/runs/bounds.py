@@ -27,8 +27,8 @@ class _Stream:
 
     def take(self, text: str) -> str:
         """The part of the text that is kept at once."""
-        here = text if not self.full and self.kept + len(text) <= FIRST else ""
-        if not here:
+        here = text
+        if self.full or self.kept + len(text) > FIRST:
             here, self.full = "" if self.full else _to_the_end_of_its_line(text, FIRST - self.kept), True
             rest = text[len(here) :]
             self.left_out += len(rest)
