@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import os
+import re
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
     page.filters["plainly"] = plainly
     page.filters["utc"] = utc
     page.filters["address"] = address
+    page.filters["parts"] = parts
     checks = [(notebook, check) for notebook in run["notebooks"] for check in _checks(record, notebook)]
     asked = [check for _, check in checks if check["verdict"] != "NOT ASKED"]
     return page.get_template("report.html").render(
@@ -89,6 +91,11 @@ def plainly(value: Any) -> str:
 def address(name: str) -> str:
     """Where a file of the folder is, as a link has it: no name is a scheme, such as `javascript:`."""
     return urllib.parse.quote(os.fsencode(name))
+
+
+def parts(name: str) -> list[str]:
+    """The words of a long name: a line may end after each."""
+    return re.split(r"(?<=[_/])|(?<=[a-z])(?=[A-Z])", name)
 
 
 def utc(value: str | None) -> str:
