@@ -130,9 +130,12 @@ def test_a_cell_that_prints_for_ever_is_stopped_by_a_signal_and_its_record_verif
         [*notebooks.PAPERMILL, "--autosave-cell-every", "1", str(tmp_path / "step.ipynb"), str(output)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    eventually(lambda: output.exists() and output.stat().st_size > bounds.FIRST)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    try:
+        eventually(lambda: output.exists() and output.stat().st_size > bounds.FIRST, 120)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert notebooks.statuses(output) == ["interrupted", "not run"]
     assert bounds.FIRST < output.stat().st_size < 3 * bounds.FIRST
     assert verify(folder.path).state == "unsealed"
