@@ -17,11 +17,10 @@ from .model import FREE, Field, Kind, View
 
 # Kinds that concat writes exactly as a cast to text does.
 PLAIN: frozenset[Kind] = frozenset({"integer", "numeric", "float", "date", "time", "timestamp", "timestamptz", "uuid"})
-# Kinds with a type whose own hash tells apart whatever its text tells apart.
-HASHED: dict[Kind, str] = {
-    "integer": "int8", "boolean": "bool", "bytes": "bytea", "date": "date", "time": "time", "timestamp": "timestamp",
-    "timestamptz": "timestamptz", "uuid": "uuid",
-}  # fmt: skip
+# Kinds with a type whose own hash tells all its values apart. That of bigint, time and the timestamps folds 64 bits into
+# 32 (1 and 4294967296 are one), and that of numeric leaves out the sign: of these, the bytes are hashed.
+HASHED: dict[Kind, str] = {"boolean": "bool", "bytes": "bytea", "date": "date", "uuid": "uuid"}
+SMALL = frozenset({"int2", "int4"})
 # Kinds whose values have a fixed number of bytes in PostgreSQL's protocol, the same in every version.
 SENT: dict[Kind, str] = {
     "date": "date_send", "time": "time_send", "timestamp": "timestamp_send", "timestamptz": "timestamptz_send",
@@ -157,8 +156,12 @@ def _hashed(part: Field) -> str:
         return f'{own}::text collate "C"'  # a collation may take different texts for equal
     if part.kind in HASHED:
         return own if base == HASHED[part.kind] else f"{own}{'::int' * (base == 'bool')}::{HASHED[part.kind]}"
+    if part.kind == "integer":
+        return own if part.alike and base in SMALL else f"int8send({own}{'::int' * (base == 'bool')}::int8)"
     if part.kind == "float":
         return f"float8send({own}::float8)"  # -0 and NaN as they are
-    if part.kind == "numeric":  # 1.5 and 1.500 are equal, their bytes are not; with one declared scale there is one
-        return own if part.alike and "," in part.column.type else f"numeric_send({own}::numeric)"
-    return cast(part, SAME)
+    if part.kind == "numeric":  # 1.5 and 1.500 are equal, their bytes are not
+        return f"numeric_send({own}::numeric)"
+    if part.kind in SENT:
+        return f"{SENT[part.kind]}({_moment(part)})"
+    return f'{cast(part, SAME)} collate "C"'
