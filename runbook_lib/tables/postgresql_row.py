@@ -17,8 +17,8 @@ from .model import FREE, Field, Kind, View
 
 # Kinds that concat writes exactly as a cast to text does.
 PLAIN: frozenset[Kind] = frozenset({"integer", "numeric", "float", "date", "time", "timestamp", "timestamptz", "uuid"})
-# Kinds with a type whose own hash tells all its values apart. That of bigint, time and the timestamps folds 64 bits into
-# 32 (1 and 4294967296 are one), and that of numeric leaves out the sign: of these, the bytes are hashed.
+# Kinds with a type whose own hash tells all its values apart. Those of bigint, time and the timestamps fold 64 bits to
+# 32 (1 and 4294967296 are one), that of numeric leaves out the sign: of these the bytes are hashed.
 HASHED: dict[Kind, str] = {"boolean": "bool", "bytes": "bytea", "date": "date", "uuid": "uuid"}
 SMALL = frozenset({"int2", "int4"})
 # Kinds whose values have a fixed number of bytes in PostgreSQL's protocol, the same in every version.
