@@ -96,6 +96,10 @@ def page() -> Iterator[Page]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_run_all_shows_every_check_pass(jupyterlab: str, page: Page, name: str) -> None:
+    """In one tab and one lab, in order, as a participant does it: each notebook needs what those before it did.
+
+    So the first that fails, or is slower than the time it has, makes all after it fail: look at that one.
+    """
     from playwright.sync_api import expect
 
     page.goto(jupyterlab % name)
