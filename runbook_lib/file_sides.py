@@ -66,9 +66,9 @@ class FileSides:
             privilege="sudo -n" if self.settings.privilege else "",
         )
 
-    @cached_property
+    @property
     def list_options(self) -> listing.ListOptions:
-        """How S3 is asked, and what it was."""
+        """How S3 is asked."""
         return listing.ListOptions(
             processes=self.settings.processes,
             connections=self.settings.connections,
@@ -111,7 +111,7 @@ class FileSides:
         if (folder / MANIFEST).exists():
             return Inventory.open(folder, of={"side": "report", "root": self.latest().arn})
         found = self.report(folder)
-        self.list_options.asked.update(found.facts["requests"])
+        self.session.asked.update(found.facts["requests"])
         return found
 
     def listed(self, source: Inventory, folder: Path, progress: Told) -> Inventory:
@@ -124,7 +124,7 @@ class FileSides:
             found = stored_inventory.from_s3_inventory(
                 self.session, self.region, manifest, place.bucket, place.prefix, folder, since=self._last_ended()
             )
-            self.list_options.asked.update(found.facts["requests"])
+            self.session.asked.update(found.facts["requests"])
             return found
         return listing.list_bucket(
             self.session, self.region, place.bucket, place.prefix, folder,

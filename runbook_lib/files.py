@@ -142,7 +142,7 @@ class Files:
     ) -> FileComparison:
         """`seen` says where the inventories of what was scanned and listed are; what is made of them is in `folder`."""
         sides, against, reads = self.sides, wish.against, wish.level in READ
-        requests, before = Counter[str](), Counter(sides.list_options.asked)
+        requests, before = Counter[str](), Counter(sides.session.asked)
         if wish.source == "report":
             source = sides.reported(seen["report"])
         else:
@@ -178,7 +178,7 @@ class Files:
         )  # fmt: skip
         if against == "bucket":
             read += late["bytes"]
-        requests += sides.list_options.asked - before
+        requests += sides.session.asked - before
         joined = cost.athena(sum(part.stored for side in (source, other) for part in side.parts))
         return FileComparison(comparison, estimated, cost.spent(requests, read=read), joined, folder, tuple(notes))
 

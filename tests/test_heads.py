@@ -15,6 +15,7 @@ from runbook_lib.aws.heads import content, describe, look_again, part_sizes
 from runbook_lib.aws.listing import ListOptions, list_bucket
 from runbook_lib.aws.object_headers import row_of
 from runbook_lib.errors import AccessDenied, CredentialsExpired
+from runbook_lib.inventory.progress import Progress
 from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET
 from tests.listing import ODD_KEYS, REGION, rows, session
@@ -222,14 +223,26 @@ def test_of_what_s3_keeps_the_checksum_is_taken_that_can_be_computed_beside_the_
     assert taken({"MD5", "SHA256"}, **{"x-amz-server-side-encryption": "aws:kms"}) == "CRC64NVME"
 
 
-def test_what_is_asked_is_counted_with_what_kms_charges(tmp_path: Path) -> None:
+def test_what_is_asked_is_counted_by_the_session_with_what_kms_charges(tmp_path: Path) -> None:
     keyed = {"encryption": "aws:kms"}
     objects = [Object(str(number), body=b"abc", **(keyed if number < 3 else {})) for number in range(5)]
-    options = ListOptions()
     with stub(objects) as endpoint:
-        one = session(endpoint.url)
+        one, another = session(endpoint.url), session(endpoint.url)
         for _ in range(2):
-            look_again(one, REGION, "bench", "", [str(number) for number in range(5)], options)
-        assert list(content(one, REGION, "bench", "", [("4", "SHA256")], options))
-        assert {name: options.asked[name] for name in ("LIST", "HEAD", "GET")} == dict(endpoint.requests)
-    assert options.asked["KMS"] == 6 and options.asked["LIST"] == 1
+            look_again(one, REGION, "bench", "", [str(number) for number in range(5)])
+        assert list(content(one, REGION, "bench", "", [("4", "SHA256")]))
+        assert {name: one.asked[name] for name in ("LIST", "HEAD", "GET")} == dict(endpoint.requests)
+    assert one.asked["KMS"] == 6 and one.asked["LIST"] == 1
+    assert not another.asked and not another.places
+
+
+def test_the_requests_that_are_said_are_those_that_were_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LONGEST_PAUSE", 0.01)
+    objects = [Object(f"{number:02}", body=b"abc", encryption="aws:kms") for number in range(20)]
+    said: list[Progress] = []
+    with stub(objects, faults=[Fault("slow down", every=4, operation="HEAD")]) as endpoint:
+        one = session(endpoint.url)
+        listed = list_bucket(one, REGION, "bench", "", tmp_path / "listed", cut_from=None)
+        describe(one, REGION, "bench", "", listed, tmp_path / "i", keys=None, progress=said.append)
+        assert one.asked["again"] and one.asked["KMS"]
+        assert said[-1].requests == endpoint.requests["HEAD"]  # neither the pauses nor what S3 asked of KMS

@@ -94,6 +94,8 @@ class Session:
         self.record = record
         self.guard = guard
         self._secret = secret
+        self.asked: Counter[str] = Counter()  # grows: what S3 was asked in bulk, by kind, as AWS charges it
+        self.places: dict[tuple[str, str, str], tuple[str, str]] = {}  # where buckets are: `workers.door` fills it
         self._clients: dict[tuple[str, str, bool], Client] = {}
         self._bulk: Counter[str] = Counter()
         self._boto = self._session(credentials, profile, role_arn, home_region)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..inventory.schema import SCHEMA
 from ..inventory.store import Inventory, Writer
 from .client import Session
 from .listing import Report, Shards
-from .workers import USUAL, Job, ListOptions, Workers, door
+from .workers import USUAL, Job, ListOptions, Workers, door, sent
 
 SHARD = 32_768  # objects of one shard: what a killed run does again, at most
 FEW = 1000  # objects up to which starting processes takes longer than asking
@@ -108,7 +108,7 @@ class _Describing:
             self.shards.end(block.shard, **block.facts)
         return ()
 
-    def beat(self, requests: Any) -> None:
+    def beat(self, requests: Mapping[str, int]) -> None:
         """Say how far it is."""
         rows = self._writer.rows + self.shards.rows
         seen = Progress(
@@ -116,7 +116,7 @@ class _Describing:
             "describing",
             rows,
             self._writer.bytes,
-            sum(requests.values()),
+            sent(requests),
             self._count,
             self._began,
             self._before,
@@ -185,7 +185,7 @@ def _workers(
 ) -> Workers:
     few = count is not None and count <= FEW
     at = door(session, region, bucket, prefix, options)
-    return Workers(session, at, 0 if few else options.processes, AT_ONCE, options.asked)
+    return Workers(session, at, 0 if few else options.processes, AT_ONCE)
 
 
 def _asked(

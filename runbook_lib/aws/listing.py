@@ -17,7 +17,7 @@ from ..inventory.schema import LONGEST_KEY
 from ..inventory.store import Inventory, ShardWriter, Writer
 from .client import Session
 from .pages import microseconds
-from .workers import USUAL, Workers, door
+from .workers import USUAL, Workers, door, sent
 from .workers import Job as Job
 from .workers import ListOptions as ListOptions
 
@@ -50,8 +50,8 @@ def list_bucket(
             return _by_boto3(session, region, bucket, prefix, writer)
         listing = _Listing(writer, prefix, cut_from, options, progress)
         if cut_from is None or cut_from.rows < FEW:
-            listing.few(Workers(session, at, 0, options.connections, options.asked))
-        listing.all(Workers(session, at, options.processes, options.connections + 1, options.asked))
+            listing.few(Workers(session, at, 0, options.connections))
+        listing.all(Workers(session, at, options.processes, options.connections + 1))
         return writer.finish(method="LIST", requests=listing.requests)
 
 
@@ -99,10 +99,10 @@ class _Listing:
 
     def _run(self, workers: Workers, jobs: Iterable[Job]) -> None:
         try:
-            sent = workers.run(jobs, self._handle, lambda counts: self._beat(sum(counts.values())))
+            asked = workers.run(jobs, self._handle, lambda counts: self._beat(sent(counts)))
         finally:
             self._shards.drop()
-        for kind, count in sent.items():
+        for kind, count in asked.items():
             self.requests[kind] = self.requests.get(kind, 0) + count
 
     def _left(self) -> list[Gap]:

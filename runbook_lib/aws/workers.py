@@ -14,13 +14,12 @@ import tempfile
 import threading
 import urllib.request
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 from botocore.httpsession import get_cert_path
 
@@ -37,7 +36,6 @@ BEAT = 0.5  # seconds between two looks at the progress
 # glibc: an arena for each thread would keep what each once needed; a page's memory is used again, not given back.
 MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 Job = dict[str, Any]
-_known: WeakKeyDictionary[Session, dict[tuple[str, ...], tuple[str, str]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,6 @@ class ListOptions:
     method: str = "pages"  # or boto3: its own paginator, twenty times slower
     range_keys: int = 19_900  # of a range at most, as the source has them: a little less than 20 pages
     pages: int = 50  # of a range at most; what is left of it is cut again
-    asked: Counter[str] = field(default_factory=Counter, compare=False)  # grows: what was sent with these, by kind
 
 
 USUAL = ListOptions()
@@ -61,12 +58,11 @@ def door(session: Session, region: str, bucket: str, prefix: str, options: ListO
     """Where boto3 itself would ask: one LIST of one key says so, and whether it is allowed; once for a session."""
     if prefix and not prefix.endswith("/"):
         raise AwsError(f"The prefix {prefix!r} of s3://{bucket} does not end in '/'. Add it: a folder is meant.")
-    known = _known.setdefault(session, {})
     place = (region, bucket, prefix)
-    if place not in known:
-        known[place] = _place(session, region, bucket, prefix)
-        options.asked["LIST"] += 1
-    url, proxy = known[place]
+    if place not in session.places:
+        session.places[place] = _place(session, region, bucket, prefix)
+        session.asked["LIST"] += 1
+    url, proxy = session.places[place]
     ca = session.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or str(get_cert_path(True))
     return Door(
         url, bucket, region, ca, proxy or None, options.connections, options.requests_per_second, options.timeout
@@ -99,15 +95,20 @@ def _proxy(scheme: str, host: str) -> str:
     return "" if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme, "")
 
 
+def sent(counts: Mapping[str, int]) -> int:
+    """Requests sent: neither what S3 asked of KMS for them, nor the pauses before some."""
+    return sum(counts[kind] for kind in OPERATIONS if kind in counts)
+
+
 class Workers:
     """Workers at one door; `processes` 0: threads of this process, for a few keys."""
 
-    def __init__(self, session: Session, door: Door, processes: int, slots: int, asked: Counter[str]) -> None:
+    def __init__(self, session: Session, door: Door, processes: int, slots: int) -> None:
         """`slots` is how many jobs a worker is given at once; they share the door's requests per second.
 
-        What they send is added to `asked`.
+        What they send is added to the session's `asked`.
         """
-        self._session, self._slots, self._asked = session, slots, asked
+        self._session, self._slots = session, slots
         rate = door.requests_per_second
         self._door = replace(door, requests_per_second=rate / max(1, processes)) if rate else door
         self._processes = processes
@@ -164,7 +165,7 @@ class Workers:
         return total
 
     def _record(self) -> None:
-        self._asked.update(self._counts())
+        self._session.asked.update(self._counts())
         for kind, count in sorted(self._counts().items()):
             if kind in OPERATIONS and count:
                 self._session.record("aws-calls", service="s3", operation=OPERATIONS[kind], count=count, changes=False)
