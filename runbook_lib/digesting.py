@@ -6,6 +6,7 @@ S3's stored checksum is taken where the files' side can compute the same; else t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Reading:
     parts: Parts  # the part sizes of objects with a composite checksum
     computable: Collection[str]  # algorithms that the source's machine can compute
     algorithm: str  # for what is read on both sides
+    sent: Callable[[], Counter[str]] = Counter  # what was asked of AWS so far, by kind; none of what costs nothing
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def digested(
     """Both inventories with the checksums of all files that both have in the same size, or of some (sorted) keys.
 
     Goes on with the shards that an earlier call finished in the same folder. `read` and `read_bytes` among the facts
-    of each say how much of that side was read. `progress` hears how many of the source's files are done.
+    of each say how much of that side was read, `requests` among the other's what was asked of AWS for it, by this call
+    and by earlier ones. `progress` hears how many of the source's files are done.
     """
     about = {
         "algorithm": reading.algorithm,
@@ -82,15 +85,20 @@ def digested(
                 def told(files: int, done: int = done) -> None:
                     progress(done + files)
 
+                before = Counter(reading.sent())
                 filled = read_again(_rows(source, start, stop), _rows(other, start, stop), reading, keys, told)
             for at, writer in waiting.items():
                 with writer.shard(f"{number:05}", number) as shard:
                     shard.write(filled[at].rows)
-                    shard.facts = {"read": filled[at].read, "read_bytes": filled[at].read_bytes}
+                    requests = reading.sent() - before if at else Counter()
+                    shard.facts = {
+                        "read": filled[at].read, "read_bytes": filled[at].read_bytes, "requests": dict(requests),
+                    }  # fmt: skip
         for at, writer in writers.items():
             facts = writer.shard_facts.values()
             sums = {name: sum(fact[name] for fact in facts) for name in ("read", "read_bytes")}
-            writer.finish(**{**(source, other)[at].facts, **sums})
+            requests = sum((Counter(fact["requests"]) for fact in facts), Counter[str]())
+            writer.finish(**{**(source, other)[at].facts, **sums, "requests": dict(requests)})
     return Inventory.open(folder / source.side, of=about), Inventory.open(folder / other.side, of=about)
 
 

@@ -174,8 +174,10 @@ class FileSides:
         def parts(keys: Sequence[str]) -> dict[str, tuple[int, ...]]:
             return heads.part_sizes(self.session, self.region, place.bucket, place.prefix, keys, options)
 
-        there = of_bucket if against == "bucket" else of_mount("share")
-        return Reading(of_mount("source"), there, parts, self.computable, algorithm)
+        if against == "bucket":
+            sent = self.session.asked.copy
+            return Reading(of_mount("source"), of_bucket, parts, self.computable, algorithm, sent)
+        return Reading(of_mount("source"), of_mount("share"), parts, self.computable, algorithm)
 
     def with_checksums(
         self,

@@ -167,9 +167,11 @@ class Files:
             other = sides.described(other, folder / "bucket-described", keys, told, reads)
         read = 0
         if reads:
+            sent = Counter(sides.session.asked)
             source, other = sides.with_checksums(against, source, other, folder / "with-checksums", keys, told)
             if against == "bucket":
                 read = other.facts["read_bytes"]
+                requests += Counter(other.facts["requests"]) - (sides.session.asked - sent)  # those of earlier calls
         late: Counter[str] = Counter()  # what the second look read
         comparison = compare(
             source, other, level=wish.level, rules=sides.rules(against), out=folder, sample=drawn, progress=told,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,6 +82,29 @@ def test_progress_counts_the_files_that_were_read_and_goes_on_from_an_earlier_ca
     again, stopped = list[int](), ""
     digested(*sides, tmp_path / "sums", how, progress=again.append)
     assert again[0] in (0, 3) and again[-1] == 10 and again == sorted(again), again
+
+
+def test_what_was_asked_of_aws_is_kept_with_each_part_whoever_asked_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digesting, "ROWS", 4)
+    rows = [file(f"{number:02}", **META) for number in range(10)]
+    sides = inventory(tmp_path / "source", rows), inventory(tmp_path / "bucket", rows, side="bucket")
+    sent, stopped = Counter[str](), "05"
+
+    def of_bucket(wanted: Sequence[Wanted]) -> Iterator[pa.RecordBatch]:
+        if any(key == stopped for key, _, _ in wanted):
+            raise KeyboardInterrupt
+        sent.update(GET=len(wanted))
+        yield from contents({})(wanted)
+
+    how = replace(reading(contents({}), of_bucket), sent=sent.copy)
+    with pytest.raises(KeyboardInterrupt):
+        digested(*sides, tmp_path / "sums", how)
+    assert 0 < sent["GET"] < 10
+    stopped = ""
+    here, there = digested(*sides, tmp_path / "sums", how)
+    assert (there.facts["requests"], there.facts["read"]) == ({"GET": 10}, 10) and here.facts["requests"] == {}
 
 
 Two = Callable[[Row], tuple[Inventory, Inventory]]
