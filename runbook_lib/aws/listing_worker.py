@@ -69,16 +69,12 @@ class Worker:
         while True:
             page = self._page(prefix, token, **({"start-after": prefix + after} if prefix + after else {}))
             beyond = up_to(page, last)
-            if page.keys and page.keys[0] <= reached and done and page.keys == sorted(page.keys):
-                raise Refused(
-                    f"LIST of s3://{self.wire.door.bucket}/{prefix} goes back to {page.keys[0]!r} after {reached!r}: "
-                    "this endpoint does not go on where its continuation token says. Ask S3 itself, not what is before "
-                    "it, or name an S3 Inventory."
-                )
             if page.keys and (page.keys[0] <= reached or page.keys != sorted(page.keys)):
                 raise Refused(
-                    f"LIST of s3://{self.wire.door.bucket}/{prefix} gives keys that are not in UTF-8 order, as a "
-                    "directory bucket does. Use a general purpose bucket, or S3 Inventory."
+                    f"LIST of s3://{self.wire.door.bucket}/{prefix} gives keys that are not in UTF-8 order: a page "
+                    f"begins with {page.keys[0]!r}, after {reached!r}. A directory bucket lists so, and an endpoint "
+                    "that does not go on where its continuation token says. Use a general purpose bucket, and ask S3 "
+                    "itself, not what is before it; or name an S3 Inventory."
                 )
             reached = page.keys[-1] if page.keys else reached
             rows.add(page)
