@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
@@ -15,11 +15,12 @@ from . import ranges
 from .checkpoint import Checkpoint
 from .dialect import Sample
 from .finding import Findings
+from .lookup import set_aside, values
 from .model import Options, Pair, Progress
 from .narrow import both, narrowed
 from .pairing import may_be_empty
 from .reading import Sides, opened
-from .recheck import Report, look_again, set_aside, values
+from .recheck import Report, look_again
 from .result import Comparison, TableResult
 
 
@@ -29,6 +30,9 @@ def compare(
     pairs: Sequence[Pair],
     options: Options | None = None,
     progress: Report | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Comparison:
     """Compare every pair; changes nothing. Both sides are read of one moment each, then what differs again, live."""
     options = options or Options()
@@ -40,13 +44,11 @@ def compare(
                 told = Progress(pair.name, number, len(pairs), 0, 0, 0)
                 _Table(pair, sides, options, checkpoint, told, progress).compare()
         found = {pair.name: checkpoint.findings[pair.name] for pair in pairs if _comparable(pair)}
-        if not checkpoint.moments > 1:
-            set_aside(sides, pairs, found)
         shown = {} if options.rounds else values(sides, pairs, found, options.sample)
     rounds = 0
     while rounds < options.rounds and any(findings.kept for findings in found.values()):
         rounds += 1
-        shown = look_again(source, target, pairs, found, options, rounds, progress)
+        shown = look_again(source, target, pairs, found, options, rounds, progress, clock, sleep)
     checkpoint.close()
     results = []
     for pair in pairs:
@@ -179,6 +181,7 @@ class _Table:
         part = Findings()
         for span in task.parts:
             part.add(narrowed(self.sides, number, self.pair, span, self.options.method))
+        set_aside(self.sides, number, self.pair, part, self.findings.room)
         return part
 
     def _tell(self) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .model import Key, Why
 
 KEPT = 100_000  # differing rows of a table that are remembered and looked at again; more are counted only
+NOTED = 10_000  # keys of a table of which it is noted what the source holds: of more, nobody asks which never rest
 
 Row = tuple[Key, bytes, int]  # key, md5, how many
+Held = tuple[bytes, ...]  # the md5s of the rows at a key, sorted, as often as they are there
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Findings:
     target: int = 0
     kept: list[Found] = field(default_factory=list)
     more: Counter[str] = field(default_factory=Counter)  # by kind, beyond those that are kept
-    held: dict[Key, frozenset[bytes]] = field(default_factory=dict)  # what the source held at these keys, last seen
+    held: dict[Key, Held] = field(default_factory=dict)  # by the source at these keys, when it was last seen
     moving: int = 0  # of the kept ones: what the source holds was changed between the last two looks
 
     def add(self, other: Findings) -> None:
@@ -39,14 +41,25 @@ class Findings:
         self.target += other.target
         self.more.update(other.more)
         self.take(other.kept)
+        self.note(other.held)
 
     def take(self, found: Iterable[Found]) -> None:
         """Keep what there is room for, count the rest."""
         for one in found:
-            if len(self.kept) < KEPT:
+            if self.room:
                 self.kept.append(one)
             else:
                 self.more[one.kind] += one.times
+
+    @property
+    def room(self) -> int:
+        """How many more are remembered."""
+        return KEPT - len(self.kept)
+
+    def note(self, source: Mapping[Key, Held]) -> None:
+        """Remember what the source holds at these keys, as far as there is room."""
+        if len(self.held) < NOTED:
+            self.held |= source
 
     def still(self, earlier: Findings) -> Findings:
         """Those that an earlier look found too: what was under way then has arrived, what is under way now will."""
@@ -90,6 +103,15 @@ def differing(source: Sequence[Row], target: Sequence[Row]) -> list[Found]:
         )  # fmt: skip
         found += [Found(key, kind, times) for kind, times in kinds if times]
     return found
+
+
+def held(keys: Collection[Key], rows: Iterable[Row]) -> dict[Key, Held]:
+    """What one side's rows hold at each of these keys."""
+    found: dict[Key, list[bytes]] = {key: [] for key in keys}
+    for key, md5, times in rows:
+        if key in found:
+            found[key] += [md5] * times
+    return {key: tuple(sorted(md5s)) for key, md5s in found.items()}
 
 
 def _added(rows: Iterable[Row]) -> Iterable[Row]:

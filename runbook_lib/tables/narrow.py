@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .dialect import Dialect, Method, Statement
-from .finding import Findings, Row, differing
+from .finding import Findings, Row, differing, held
 from .model import Pair, Span, View
 from .ranges import modulus
 from .reading import Sides
@@ -27,7 +27,10 @@ def narrowed(sides: Sides, number: int, pair: Pair, span: Span, method: Method) 
     part = Findings(sum(count for _, count, _ in here), sum(count for _, count, _ in there))
     for batch in _batches(_unequal(here, there)):
         rows, others = sides.ask(number, both(pair), _rows_of(sides, span, size, batch))
-        part.take(differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others)))
+        found = differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others))
+        part.take(found)
+        if pair.key:
+            part.note(held([one.key for one in found], rows))
     return part
 
 

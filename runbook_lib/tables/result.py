@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..display import Shown, Table, plural
+from .finding import KEPT
 from .model import Difference
 
 WIDEST = 60  # characters of a value or key in a table
@@ -122,9 +123,13 @@ class Comparison(Shown):
             return f"Not one row was compared: {plural(len(self.compared), 'table')}, all empty on both sides."
         again = f" It still held after {plural(self.rounds, 'round')} of looking again." if self.rounds else ""
         if moving := sum(table.moving for table in bad):
-            again += f" {plural(moving, 'row')} of it changed at the source meanwhile: to judge them, let it rest."
+            were = "was" if moving == 1 else "were"
+            again += f" {moving:,} of these rows {were} changed at the source between the last two looks: pause "
+            again += f"{'its' if moving == 1 else 'their'} writer and compare again."
         if not all(table.rechecked for table in bad):
-            again += " Some of it was counted once and not looked at again: too much, or not found by its key."
+            again += (
+                f" Some rows were counted in the first look only: more than {KEPT:,} of a table, or no key finds them."
+            )
         rest = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         return "; ".join(table.reason for table in bad[:3]) + rest + "." + again
 
@@ -154,7 +159,7 @@ class Comparison(Shown):
                 {
                     "name": table.name, "verdict": table.verdict, "ok": table.ok, "source_rows": table.source_rows,
                     "target_rows": table.target_rows, "different": table.different, "missing": table.missing,
-                    "extra": table.extra, "rechecked": table.rechecked,
+                    "extra": table.extra, "rechecked": table.rechecked, "moving": table.moving,
                     "differences": [
                         {"kind": d.kind, "key": d.key, "source": d.source, "target": d.target, "times": d.times}
                         for d in table.differences
