@@ -214,6 +214,7 @@ def test_the_newest_trouble_comes_first_and_its_time_leaves_it_behind() -> None:
     found = logs.read("g", lines)
     assert found.reason.startswith("swap pause (1 line)") and found.reason.endswith("; and 1 more")
     (table,) = found.tables()
+    assert table.columns[2] == "logs_since, when mended (UTC)"
     dealt_with = datetime.fromisoformat(f"{table.rows[0][2]}+00:00")
     assert logs.read("g", lines, dealt_with).ok
 

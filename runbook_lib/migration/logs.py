@@ -137,7 +137,11 @@ class LogReading(Shown):
     def tables(self) -> list[Table]:
         """Each trouble, what it means and what to do; its time is the one to give as `logs_since` when it is mended."""
         rows = [(t.name, t.count, _after(t.at), t.means, t.do) for t in self.troubles]
-        return [Table(("Trouble", "Lines", "Newest before (UTC)", "It means", "What to do"), rows)] if rows else []
+        return (
+            [Table(("Trouble", "Lines", "logs_since, when mended (UTC)", "It means", "What to do"), rows)]
+            if rows
+            else []
+        )
 
 
 def read(group: str, lines: Iterable[LogLine], since: datetime | None = None) -> LogReading:
