@@ -429,15 +429,16 @@ def test_keys_that_only_one_engine_can_hold_are_told_and_no_error(
     """Both ways: zero dates, times beyond a day, unsigned numbers, a NUL; infinity, BC, NaN."""
     name = f"shop_{next(numbers)}"
     kinds = {
-        "d": ("date", ["'0000-00-00'", "'2024-00-10'", "'2024-01-01'"], "date", ["'infinity'", "'2024-01-01'"]),
+        "d": ("date", ["'0000-00-00'", "'2024-00-10'", "'2024-02-30'", "'2024-01-01'"], "date",
+              ["'infinity'", "'2024-01-01'"]),
         "m": ("datetime", ["'0000-00-00'", "'2024-01-01'"], "timestamp", ["'0044-03-15 BC'", "'2024-01-01'"]),
-        "h": ("time", ["'838:59:59'", "'-01:00:00'", "'01:00:00'"], "time", ["'24:00'", "'01:00:00'"]),
+        "h": ("time", ["'838:59:59'", "'24:30:00'", "'-01:00:00'", "'01:00:00'"], "time", ["'24:00'", "'01:00:00'"]),
         "u": ("bigint unsigned", ["18446744073709551615", "7"], "bigint", ["-1", "7"]),
         "n": ("decimal(20,2)", ["7.50", "7"], "numeric", ["'NaN'", "'Infinity'", "7.5"]),
         "b": ("tinyint", ["2", "1"], "boolean", ["false", "true"]),
         "x": ("varchar(9)", ["concat('a', char(0))", "'a'"], "text", ["'b'", "'a'"]),
     }  # fmt: skip
-    here, there = ["set sql_mode = ''"], f"create schema {name};"
+    here, there = ["set sql_mode = 'allow_invalid_dates'"], f"create schema {name};"
     for table, (kind, keys, other, others) in kinds.items():
         here.append(f"create table {table} (k {kind} primary key, w int)")
         here.append(f"insert into {table} values {', '.join(f'({key}, 1)' for key in keys)}")
@@ -465,15 +466,37 @@ def test_a_range_begins_at_no_date_that_the_other_engine_cannot_hold(
     assert (found.target_rows, found.missing, found.extra) == (2, 500, 2)
 
 
-def test_a_user_who_may_not_read_every_column_proves_nothing(maria: mariadb.Server) -> None:
+@pytest.mark.usefixtures("small_ranges")
+def test_ranges_begin_at_days_that_there_never_were(maria: mariadb.Server) -> None:
+    name = f"shop_{next(numbers)}"
+    made = [
+        "set sql_mode = 'allow_invalid_dates'", "create table t (k date primary key, w int)",
+        "insert into t values ('0000-00-00', 1), ('2024-02-30', 1), ('2024-02-31', 1)",
+        "insert into t select date '2024-03-01' + interval seq day, 1 from seq_0_to_200",
+    ]  # fmt: skip
+    source = in_mariadb(maria, f"{name}a", made)
+    target = in_mariadb(maria, f"{name}b", [*made, "update t set w = 2 where k < '2024-03-01'"])
+    pairs = tables.pairs(source, target, [f"{name}a.%"], renamed={f"{name}a.t": f"{name}b.t"})
+    (found,) = tables.compare(source, target, pairs, QUICK).compared
+    assert (found.source_rows, found.target_rows, found.different, found.rechecked) == (204, 204, 3, True)
+
+
+@pytest.mark.parametrize("through", ["the user", "a role"])
+def test_a_user_who_may_not_read_every_column_proves_nothing(maria: mariadb.Server, through: str) -> None:
     """The columns that are kept from it are not shown to it either, and would differ unseen."""
     name = f"shop_{next(numbers)}"
-    make = ["create table t (id int primary key, v int, w int)", "create user if not exists clerk identified by 'x'"]
+    clerk, role = f"clerk{name}", f"reader{name}"
+    make = ["create table t (id int primary key, v int, w int)", f"create user if not exists {clerk} identified by 'x'"]
+    given = []
+    if through == "a role":
+        make.append(f"create role if not exists {role}")
+        given = [f"grant {role} to {clerk}", f"set default role {role} for {clerk}"]
+    to = role if given else clerk
     sides = []
     for side, w in (("a", 1), ("b", 2)):
-        grant = f"grant select (id, v) on {name}{side}.t to clerk"
-        made = in_mariadb(maria, name + side, [*make, f"insert into t values (1, 1, {w})", grant])
-        sides.append(replace(made, user="clerk", password="x"))
+        grant = f"grant select (id, v) on {name}{side}.t to {to}"
+        made = in_mariadb(maria, name + side, [*make, f"insert into t values (1, 1, {w})", grant, *given])
+        sides.append(replace(made, user=clerk, password="x"))
     found = tables.compare(*sides, tables.pairs(*sides, [f"{name}a.t"], renamed={f"{name}a.t": f"{name}b.t"}), QUICK)
     assert not found.ok and "may not read every column on the source and the target" in found.reason
 

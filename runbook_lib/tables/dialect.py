@@ -75,6 +75,9 @@ class Dialect(Protocol):
     def tables(self, session: Any) -> list[Table]:
         """The tables that are there, with columns and keys."""
 
+    def whole(self, session: Any, table: Table) -> bool:
+        """Whether the table was described with all of its columns: an engine may hide those that may not be read."""
+
     def sample(self, session: Any, view: View, wanted: int) -> Sample:
         """About `wanted` keys spread over the table, sorted as ranges are: numbers by value, text by its bytes."""
 

@@ -16,13 +16,13 @@ from ..errors import DatabaseError
 from . import portable
 from .dialect import SEPARATOR, Common, Method, Sample, Server, Statement
 from .model import FREE, Field, Key, Span, Table, View
-from .mysql_catalog import describe
+from .mysql_catalog import describe, may_read
 
 SAMPLED = 4_096  # keys
 SETTINGS = (
     "set names utf8mb4",
     "set session time_zone = '+00:00'",
-    "set session sql_mode = ''",  # zero dates can be read, and char is not padded
+    "set session sql_mode = 'allow_invalid_dates'",  # zero dates can be read, and others asked for; no char is padded
 )
 # Every text of these becomes another in UTF-8. Of others some do not come back as they were: they are told in hex.
 WHOLE = frozenset({"utf8mb4", "utf8mb3", "utf8", "latin1"})
@@ -64,6 +64,10 @@ class MySQL:
     def tables(self, session: Any) -> list[Table]:
         """The tables that are there, with columns and keys."""
         return describe(session, mariadb=self.server(session).engine == "mariadb")
+
+    def whole(self, session: Any, table: Table) -> bool:
+        """Whether this user may read all of the table's columns."""
+        return may_read(session, table)
 
     def sample(self, session: Any, view: View, wanted: int) -> Sample:
         """Keys drawn by chance in one pass over the key, sorted as ranges are, and how many rows there are."""

@@ -36,10 +36,6 @@ group by table_schema, table_name, index_name
 having max(non_unique) = 0 and count(column_name) = count(*) and sum(sub_part is not null or nullable = 'YES') = 0
 order by table_schema, table_name, index_name <> 'PRIMARY', count(*), index_name
 """
-# Who may read some columns only is not shown the others.
-PARTIAL = """
-select distinct table_schema, table_name from information_schema.column_privileges where privilege_type = 'SELECT'
-"""
 REFUSED = 1142, 1143  # for the table, for a column
 # MariaDB's json is a longtext with a check of its own.
 DOCUMENTS = """
@@ -69,23 +65,21 @@ def describe(session: Any, *, mariadb: bool) -> list[Table]:
         keys: dict[tuple[str, str], tuple[str, ...]] = {}
         for schema, table, _, names in cursor.fetchall():
             keys.setdefault((schema, table), tuple(names.split("\n")))
-        cursor.execute(PARTIAL)
-        partial = {named for named in cursor.fetchall() if named in columns and _refused(cursor, *named)}
     return [
-        Table(schema, name, tuple(found), keys.get((schema, name), ()), partial=(schema, name) in partial)
-        for (schema, name), found in columns.items()
+        Table(schema, name, tuple(found), keys.get((schema, name), ())) for (schema, name), found in columns.items()
     ]
 
 
-def _refused(cursor: Any, schema: str, table: str) -> bool:
-    """Whether this user may not read the whole table."""
+def may_read(session: Any, table: Table) -> bool:
+    """Whether this user may read the whole table, whoever granted it: only the columns that it may read are shown."""
     import pymysql
 
-    names = ".".join("`" + name.replace("`", "``") + "`" for name in (schema, table))
-    try:
-        cursor.execute(f"select * from {names} limit 0")
-    except pymysql.MySQLError as error:
-        if error.args[0] not in REFUSED:
-            raise
-        return True
-    return False
+    names = ".".join("`" + name.replace("`", "``") + "`" for name in (table.schema, table.name))
+    with session.cursor() as cursor:
+        try:
+            cursor.execute(f"select * from {names} limit 0")
+        except pymysql.MySQLError as error:
+            if error.args[0] not in REFUSED:
+                raise
+            return False
+    return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ..databases import Database
 from ..errors import DatabaseError
@@ -38,14 +39,17 @@ def pairs(
     is a pair with one side; a name that means nothing, a column that is nowhere and a type that has no canonical text
     are errors.
     """
-    here, there = _tables(source, names, exclude), _tables(target, names, exclude)
     columns, renamed = columns or {}, renamed or {}
     moved = {old: new for old, new in renamed.items() if old.count(".") == 1}
-    wanted = {name: moved.get(name, name) for name in here if _matches(name, names) and not _matches(name, exclude)}
-    lonely = [
-        name for name in there
-        if _matches(name, names) and not _matches(name, exclude) and name not in set(wanted.values()) | set(moved)
-    ]  # fmt: skip
+
+    def asked(name: str) -> bool:
+        return _matches(name, names) and not _matches(name, exclude)
+
+    here = _tables(source, asked)
+    wanted = {name: moved.get(name, name) for name in here if asked(name)}
+    counterparts = set(wanted.values())
+    there = _tables(target, lambda name: name in counterparts or asked(name))
+    lonely = [name for name in there if asked(name) and name not in counterparts | set(moved)]
     _known(names, [*here, *there], "table")
     _known([*columns, *moved], here, "table")
     for name in sorted(set(renamed) - set(moved)):
@@ -72,18 +76,20 @@ def _otherwise(table: str) -> str:
     return f"Compare the other columns (columns={{{table!r}: […]}}), or leave the table out (exclude=[{table!r}])"
 
 
-def _tables(database: Database, names: Sequence[str], exclude: Sequence[str]) -> dict[str, Table]:
+def _tables(database: Database, asked: Callable[[str], bool]) -> dict[str, Table]:
     """The tables by name; DatabaseError when two that are asked for have one name, as dots are part of it."""
     dialect = dialects.of(database)
     found: dict[str, Table] = {}
     with database.session() as session:
         for table in dialect.tables(session):
             other = found.setdefault(str(table), table)
-            if other is not table and _matches(str(table), names) and not _matches(str(table), exclude):
+            if other is not table and asked(str(table)):
                 raise DatabaseError(
                     f"{database}: {table} is the name of two tables, {other.name!r} of the schema {other.schema!r} and "
                     f"{table.name!r} of {table.schema!r}. Rename one, or leave both out (exclude=[{str(table)!r}])."
                 )
+        for name in filter(asked, found):
+            found[name] = replace(found[name], partial=not dialect.whole(session, found[name]))
     return found
 
 

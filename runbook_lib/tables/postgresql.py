@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from . import portable
@@ -35,10 +36,11 @@ from (select format('%%I.%%I', %s::text, %s::text)::regclass as own) t"""
 MORE = 500  # of a large table, one page of so many is sampled
 MOST_PAGES = 2_048
 INTEGER = re.compile("-?[0-9]{1,19}")
-DATE = re.compile("(?![0-9]{4}-00|[0-9]{4}-[0-9]{2}-00|0000-).*")  # MySQL has days and months that there never were
+DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DATED = frozenset({"date", "timestamp", "timestamptz"})
 FORMS = {
-    **dict.fromkeys(("int2", "int4", "int8"), INTEGER), **dict.fromkeys(("date", "timestamp", "timestamptz"), DATE),
-    "bool": re.compile("[01]"), "time": re.compile("([01][0-9]|2[0-4]):.*"),
+    **dict.fromkeys(("int2", "int4", "int8"), INTEGER),
+    "bool": re.compile("[01]"), "time": re.compile("([01][0-9]|2[0-3]):.*|24:00(:00([.]0+)?)?"),
     "uuid": re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
 }  # fmt: skip
 INTERVALS = 64  # of the key in one statement; planning more costs more than reading the range
@@ -73,6 +75,10 @@ class PostgreSQL:
     def tables(self, session: Any) -> list[Table]:
         """The tables that are there, with columns and keys."""
         return describe(session)
+
+    def whole(self, session: Any, table: Table) -> bool:
+        """Columns are described whether or not they may be read, and reading them then is an error."""
+        return True
 
     def sample(self, session: Any, view: View, wanted: int) -> Sample:
         """Keys from some of the table's pages, sorted as ranges are, and about how many rows there are."""
@@ -122,6 +128,8 @@ class PostgreSQL:
 
     def holds(self, part: Field, text: str) -> bool:
         """Whether a key's column can hold a value with this canonical text."""
+        if part.column.base in DATED:
+            return _dated(text)
         form = FORMS.get(part.column.base)
         if form is None:
             return "\0" not in text
@@ -161,6 +169,18 @@ class PostgreSQL:
                 else (tuple(row[:count]), bytes.fromhex(row[count]), tuple(row[count + 1 :]))
             ),
         )
+
+
+def _dated(text: str) -> bool:
+    """Whether it begins with a day that there was: MySQL has others, such as the 30th of February, or day 0."""
+    day = DATE.match(text)
+    if day is None or text.endswith("BC"):  # infinity, years of five digits, and before Christ: of PostgreSQL's own
+        return True
+    try:
+        date.fromisoformat(day[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _name(view: View) -> str:
