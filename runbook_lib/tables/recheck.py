@@ -38,22 +38,20 @@ def look_again(
     else:
         sleep(options.pause)
     longest = max(1.0, 2 * (clock() - began))  # for longer than what was written took to arrive
-    restless = []
     with (
         live(target, options.statement_timeout) as session,
         opened(source, target, replace(options, workers=1)) as sides,
     ):
-        for pair in open_ones:
-            if pair.key:
-                restless.append(_restless(sides, pair, found[pair.name]))
-            else:  # nothing to look a row up by: the table is read again
-                again = narrowed(sides, 0, pair, Span(rows=found[pair.name].source), options.method)
-                found[pair.name] = again.still(found[pair.name])
+        restless = [_restless(sides, pair, found[pair.name]) for pair in open_ones if pair.key]
         chase(target, session, sides.common, restless, longest, clock, sleep)
         for table in restless:
             findings = found[table.pair.name]
             findings.kept = [one for one in findings.kept if one.key not in table.came]
             findings.moving = sum(one.times for one in findings.kept if one.key in table.expected)
+        for pair in open_ones:
+            if not pair.key:  # nothing to look a row up by: the table is read again
+                again = narrowed(sides, 0, pair, Span(rows=found[pair.name].source), options.method)
+                found[pair.name] = again.still(found[pair.name])
         return values(sides, open_ones, found, options.sample)
 
 
