@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 MASK = "***MASKED***"
 
@@ -24,7 +25,12 @@ class Rule:
 
     name: str
     likely: tuple[str, ...]
-    expression: re.Pattern[str]
+    pattern: str
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        """Compiled when it is first needed: most processes have no text that is likely to hold one."""
+        return re.compile(self.pattern)
 
     def sub(self, text: str, seen: Callable[[str], None]) -> str:
         """The text with what the rule finds masked; `seen` is told the rule's name each time."""
@@ -43,73 +49,59 @@ SECRETS = (
     Rule(
         "private key",
         ("private key-----",),
-        re.compile(
-            r"(?P<secret>-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))"
-        ),
+        r"(?P<secret>-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
     ),
-    Rule("access key id", ("akia", "asia"), re.compile(r"\b(?P<secret>(?:AKIA|ASIA)[A-Z0-9]{16})\b")),
+    Rule("access key id", ("akia", "asia"), r"\b(?P<secret>(?:AKIA|ASIA)[A-Z0-9]{16})\b"),
     Rule(
         "session token",
         ("iqojb3jpz2lu", "fwogzxivyxdz", "fqogzxivyxdz"),
-        re.compile(r"(?P<secret>(?:IQoJb3JpZ2lu|FwoGZXIvYXdz|FQoGZXIvYXdz)[A-Za-z0-9+/=_%-]{20,})"),
+        r"(?P<secret>(?:IQoJb3JpZ2lu|FwoGZXIvYXdz|FQoGZXIvYXdz)[A-Za-z0-9+/=_%-]{20,})",
     ),
     Rule(
         "connection string",
         ("://",),
-        re.compile(
-            r"://(?P<secret>[^/\s:@\"'<>\[]{0,128}:(?!\d{1,5}[/?#])(?:(?!://)[^\s\"'<>]){1,256})(?=@)"  # to the last @
-        ),
+        r"://(?P<secret>[^/\s:@\"'<>\[]{0,128}:(?!\d{1,5}[/?#])(?:(?!://)[^\s\"'<>]){1,256})(?=@)",  # to the last @
     ),
     Rule(
         "connection string",
         ("pass", "pwd"),
-        re.compile(
-            rf"(?i)(?:(?:{_KEYS})\s*=\s*[^\s;&,\"'=]{{1,128}}[\s;&]+(?:pass(?:word|wd)?|pwd)\s*=\s*"
-            rf"|\b(?:pass(?:word|wd)?|pwd)\s*=\s*(?=[^\s;&,\"'/=]{{1,256}}(?:;|&[\w.]+=|\s+(?:{_KEYS})\s*=)))"
-            rf"(?P<secret>{_REFERENCE}{_CODE}[^\s;&,\"'\\)]+)"
-        ),
+        rf"(?i)(?:(?:{_KEYS})\s*=\s*[^\s;&,\"'=]{{1,128}}[\s;&]+(?:pass(?:word|wd)?|pwd)\s*=\s*"
+        rf"|\b(?:pass(?:word|wd)?|pwd)\s*=\s*(?=[^\s;&,\"'/=]{{1,256}}(?:;|&[\w.]+=|\s+(?:{_KEYS})\s*=)))"
+        rf"(?P<secret>{_REFERENCE}{_CODE}[^\s;&,\"'\\)]+)",
     ),
     Rule(
         "password in SQL",
         ("identified", "password"),
-        re.compile(
-            rf"(?i)\b(?:identified\s+(?:with\s+[^\s\"']{{1,64}}\s+)?by(?:\s+password)?|password)\s+(?P<quote>{_QUOTE})"
-            rf"(?P<secret>{_REFERENCE}(?:(?!(?P=quote))[^\r\n]){{1,256}})(?=(?P=quote))"
-        ),
+        rf"(?i)\b(?:identified\s+(?:with\s+[^\s\"']{{1,64}}\s+)?by(?:\s+password)?|password)\s+(?P<quote>{_QUOTE})"
+        rf"(?P<secret>{_REFERENCE}(?:(?!(?P=quote))[^\r\n]){{1,256}})(?=(?P=quote))",
     ),
     Rule(
         "JSON web token",
         ("eyj",),
-        re.compile(r"(?<![\w-])(?P<secret>eyJ[\w-]{8,4096}\.[\w-]{8,65536}\.[\w-]*)"),
+        r"(?<![\w-])(?P<secret>eyJ[\w-]{8,4096}\.[\w-]{8,65536}\.[\w-]*)",
     ),
     Rule(
         "authorization",
         ("authorization",),
-        re.compile(
-            rf"(?i)authorization{_QUOTE}?\s*[:=]\s*{_QUOTE}?(?=basic|bearer|digest|token|aws4)"
-            r"(?P<secret>[A-Za-z0-9-]+\s+[^\r\n\"'<\\]{8,})"
-        ),
+        rf"(?i)authorization{_QUOTE}?\s*[:=]\s*{_QUOTE}?(?=basic|bearer|digest|token|aws4)"
+        r"(?P<secret>[A-Za-z0-9-]+\s+[^\r\n\"'<\\]{8,})",
     ),
-    Rule("authorization", ("bearer",), re.compile(r"(?i)\bbearer\s+(?P<secret>[\w.~+/-]{16,}=*)")),
+    Rule("authorization", ("bearer",), r"(?i)\bbearer\s+(?P<secret>[\w.~+/-]{16,}=*)"),
     Rule(
         "signed URL",
         ("signature", "x-amz-security-token"),
-        re.compile(
-            r"(?i)(?:x-amz-(?:signature|security-token)|(?<=[?&;])signature)(?:=|%3D)(?P<secret>(?!\*\*\*MASKED)[^&\s\"'<>]+)"
-        ),
+        r"(?i)(?:x-amz-(?:signature|security-token)|(?<=[?&;])signature)(?:=|%3D)(?P<secret>(?!\*\*\*MASKED)[^&\s\"'<>]+)",
     ),
     Rule(
         "secret beside its name",
         ("secret", "token", "pass", "pwd", "key"),
-        re.compile(
-            rf"(?i)(?:{_NAMES}){_QUOTE}?(?:\s*(?:[:=]|=>)\s*|(?:>|&gt;))"
-            rf"(?:b?(?P<quote>{_QUOTE}){_REFERENCE}|{_REFERENCE}{_CODE})"
-            r"(?P<secret>(?(quote)(?:(?!(?P=quote))[^\r\n])+|[^\s\"'\\,;<>&)}\]]{6,}))"
-        ),
+        rf"(?i)(?:{_NAMES}){_QUOTE}?(?:\s*(?:[:=]|=>)\s*|(?:>|&gt;))"
+        rf"(?:b?(?P<quote>{_QUOTE}){_REFERENCE}|{_REFERENCE}{_CODE})"
+        r"(?P<secret>(?(quote)(?:(?!(?P=quote))[^\r\n])+|[^\s\"'\\,;<>&)}\]]{6,}))",
     ),
 )  # fmt: skip
 
 IDENTITIES = (  # masked only in what is shared
-    Rule("ARN", ("arn:aws",), re.compile(r"\b(?P<secret>arn:aws[\w-]*:[^\s\"'<>,]+)")),
-    Rule("account id", (), re.compile(r"\b[0-9a-f]{64}\b|(?<!\d)(?P<secret>\d{12})(?!\d)")),  # not within a hash
+    Rule("ARN", ("arn:aws",), r"\b(?P<secret>arn:aws[\w-]*:[^\s\"'<>,]+)"),
+    Rule("account id", (), r"\b[0-9a-f]{64}\b|(?<!\d)(?P<secret>\d{12})(?!\d)"),  # not within a hash
 )
