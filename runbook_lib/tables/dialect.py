@@ -42,11 +42,11 @@ class Common:
 
 @dataclass(frozen=True)
 class Statement:
-    """SQL with its parameters, and how a row of the answer is read."""
+    """SQL with its parameters, and how a row of the answer is read; None: it is taken as it comes."""
 
     sql: str
     parameters: tuple[Any, ...]
-    read: Callable[[Any], Any]
+    read: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from .dialect import Dialect, Method, Statement
 from .finding import Findings, Row, differing, held
@@ -24,7 +25,7 @@ def narrowed(sides: Sides, number: int, pair: Pair, span: Span, method: Method) 
     """The rows of a range that are not the same, asked with one session of each side."""
     common, size = sides.common, modulus(span)
     here, there = sides.ask(number, both(pair), lambda by, view: by.buckets(view, span, common, method, size))
-    part = Findings(sum(count for _, count, _ in here), sum(count for _, count, _ in there))
+    part = Findings(*(sum(bucket[1] for bucket in side) for side in (here, there)))
     for batch in _batches(_unequal(here, there)):
         rows, others = sides.ask(number, both(pair), _rows_of(sides, span, size, batch))
         found = differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others))
@@ -38,10 +39,10 @@ def _rows_of(sides: Sides, span: Span, size: int, buckets: list[int]) -> Callabl
     return lambda by, view: by.rows(view, span, sides.common, size, buckets)
 
 
-def _unequal(here: Iterable[tuple[int, int, object]], there: Iterable[tuple[int, int, object]]) -> dict[int, int]:
+def _unequal(here: Iterable[tuple[Any, ...]], there: Iterable[tuple[Any, ...]]) -> dict[int, int]:
     """Buckets that differ, with how many rows both sides have in them."""
     sizes: dict[int, int] = defaultdict(int)
-    for bucket, count, _ in set(here) ^ set(there):
+    for bucket, count, *_ in set(here) ^ set(there):
         sizes[bucket] += count
     return sizes
 

@@ -104,12 +104,14 @@ class PostgreSQL:
         return Statement(sql, parameters, lambda row: (row[0], _folded(row[1:], common)))
 
     def buckets(self, view: View, span: Span, common: Common, method: Method, modulus: int) -> Statement:
-        """Rows of (bucket, count, digest)."""
+        """Rows of (bucket, count, digest); the digest may be several values."""
         where, parameters = _within(view, span)
         hashed, folded = _hashed(view, common, method)
         bucket = _bucket(view, span, common, modulus)
         rows = f"select {bucket} b, {hashed} h from {_name(view)} t{where} offset 0"
         sql = f"select b, count(*), {folded} from ({rows}) s group by 1"
+        if common.modern:
+            return Statement(sql, parameters)
         return Statement(sql, parameters, lambda row: (row[0], row[1], _folded(row[2:], common)))
 
     def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]) -> Statement:

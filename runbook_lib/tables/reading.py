@@ -19,7 +19,8 @@ def read(database: Database, session: Any, statement: Statement) -> list[Any]:
     """The answer to a statement."""
     with translated(database), session.cursor() as cursor:
         cursor.execute(statement.sql, statement.parameters)
-        return [statement.read(row) for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+    return list(rows) if statement.read is None else [statement.read(row) for row in rows]
 
 
 @dataclass(frozen=True)
