@@ -2,11 +2,12 @@
 
 `with stub(objects, latency=0.05, faults=[Fault("slow down", every=3)]) as endpoint:` serves any bucket name at
 `endpoint.url`; `with spawned(files) as endpoint:` serves the bucket of tests/trees.py from a process of its own. LIST
-(both versions), HEAD and GET; signatures are not checked. Entries are rendered once: a page is a head, a slice, a foot.
+(both versions), HEAD, GET and the parts of GetObjectAttributes; signatures are not checked. Entries are rendered once:
+a page is a head, a slice, a foot.
 
 Faults are the names in REFUSALS, and `silent` (no answer until the client goes away), `torn` (half the body, then
 closed), `torn open` (the same, no length given), `torn chunked`, `lost key` (one entry less than KeyCount says),
-`same page` (the first page, whatever is asked).
+`same page` (the first page, whatever is asked), `object` (the object, as what knows no attributes answers).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from tests.s3_stub_wire import REFUSALS, Asked, parsed, refuse, send
 REGION = "eu-central-1"
 REPOSITORY = Path(__file__).parents[1]
 CONTROL = "-"  # /-/requests, /-/latency/0.05: no bucket can be called so
-BODIES = {"torn", "torn open", "torn chunked", "lost key", "same page"}
+BODIES = {"torn", "torn open", "torn chunked", "lost key", "same page", "object"}
+PARTS = {"part-number-marker": "0", "max-parts": "1000"}
 PIECE = bytes(1 << 20)  # of a body of zeros
 
 
@@ -122,7 +124,9 @@ class Endpoint:
             return refuse(connection, asked, fault)
         if operation == "LIST":
             return self._list(connection, asked, fault)
-        if operation in ("HEAD", "GET"):
+        if operation == "ATTRIBUTES" and fault != "object":
+            return self._attributes(connection, asked, fault)
+        if operation in ("HEAD", "GET", "ATTRIBUTES"):
             return self._object(connection, asked, fault)
         if operation == "HEAD BUCKET":
             return send(connection, 200, {"x-amz-bucket-region": REGION}, [])
@@ -175,6 +179,26 @@ class Endpoint:
         whole = [] if found.body is None else [found.body[start:stop]]
         zeros = 0 if whole else stop - start
         return send(connection, status, headers, [*whole, *[PIECE] * (zeros >> 20), PIECE[: zeros % len(PIECE)]], fault)
+
+    def _attributes(self, connection: socket.socket, asked: Asked, fault: str) -> bool:
+        """Its parts, where they have checksums; S3 counts those of others, and lists none."""
+        found = self._bucket.get(asked.key)
+        if found is None:
+            return refuse(connection, asked, "no key")
+        after, most = (int(asked.headers.get(f"x-amz-{name}", default)) for name, default in PARTS.items())
+        sizes = found.parts[after : after + min(most, 1000)] if found.checksum_type == "COMPOSITE" else ()
+        last = after + len(sizes)
+        shown = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><Size>{size}</Size></Part>"
+            for number, size in enumerate(sizes, after + 1)
+        )
+        if sizes:
+            shown += f"<PartNumberMarker>{after}</PartNumberMarker><NextPartNumberMarker>{last}</NextPartNumberMarker>"
+            shown += f"<IsTruncated>{str(last < len(found.parts)).lower()}</IsTruncated>"
+        parts = f"<ObjectParts><PartsCount>{len(found.parts)}</PartsCount>{shown}</ObjectParts>"
+        inner = f"<ETag>{found.entity_tag}</ETag>{parts if found.parts else ''}"
+        text = f'{DECLARATION}<GetObjectAttributesResponse xmlns="{NAMESPACE}">{inner}</GetObjectAttributesResponse>'
+        return send(connection, 200, {"Content-Type": "application/xml"}, [text.encode()], fault)
 
     def _control(self, connection: socket.socket, asked: Asked) -> bool:
         verb, _, value = asked.key.partition("/")

@@ -38,9 +38,9 @@ class Asked:
 
     @property
     def operation(self) -> str:
-        """LIST, HEAD, GET (of an object), HEAD BUCKET, LOCATION or other."""
+        """LIST, HEAD, GET (of an object), ATTRIBUTES, HEAD BUCKET, LOCATION or other."""
         if self.key:
-            return self.method
+            return "ATTRIBUTES" if "attributes" in self.parameters and self.method == "GET" else self.method
         if self.method == "HEAD":
             return "HEAD BUCKET"
         subresource = {"location", "versioning", "versions", "uploads"} & self.parameters.keys()

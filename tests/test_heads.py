@@ -14,6 +14,7 @@ from runbook_lib.aws import heads, wire
 from runbook_lib.aws.heads import content, describe, look_again, part_sizes
 from runbook_lib.aws.listing import ListOptions, list_bucket
 from runbook_lib.aws.object_headers import row_of
+from runbook_lib.aws.parts import Parts
 from runbook_lib.errors import AccessDenied, CredentialsExpired
 from runbook_lib.inventory.progress import Progress
 from tests.lab import s3_server
@@ -104,6 +105,66 @@ def test_checksums_are_those_that_s3_keeps(described: dict[str, dict[str, Any]],
         "many parts": (PART, 10),
         "sha": (),
     }
+
+
+MANY = tuple(PART + number for number in range(10_000))
+IN_PARTS = Object("many", sum(MANY), parts=MANY, checksums={"SHA256": "sum-10000"}, checksum_type="COMPOSITE")
+
+
+def test_the_sizes_of_ten_thousand_parts_are_asked_for_in_ten_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LONGEST_PAUSE", 0.01)
+    with stub([IN_PARTS, Object("one", body=b"abc")]) as endpoint:
+        found = part_sizes(session(endpoint.url), REGION, "bench", "", ["many", "one", "gone"])
+        assert found == {"many": MANY, "one": (), "gone": ()}
+        assert dict(endpoint.requests) == {"LIST": 1, "ATTRIBUTES": 12}
+    torn = [Fault("torn", every=3, operation="ATTRIBUTES"), Fault("slow down", every=4, operation="ATTRIBUTES")]
+    with stub([IN_PARTS], faults=torn) as endpoint:
+        one = session(endpoint.url)
+        assert part_sizes(one, REGION, "bench", "", ["many"]) == {"many": MANY}
+        assert one.asked["ATTRIBUTES"] == endpoint.requests["ATTRIBUTES"] == 10 + endpoint.failed.total() > 15
+        assert endpoint.requests["HEAD"] == 0
+
+
+@pytest.mark.parametrize("what", ["denied", "not here", "object"])
+def test_where_the_parts_cannot_be_listed_each_is_asked_for(what: str) -> None:
+    few = Object("few", sum(MANY[:3]), parts=MANY[:3], checksums={"SHA256": "sum-3"}, checksum_type="COMPOSITE")
+    also = few._replace(key="also")
+    with stub([few, also], faults=[Fault(what, operation="ATTRIBUTES")]) as endpoint:
+        one = session(endpoint.url)
+        for key in ("few", "also"):
+            assert part_sizes(one, REGION, "bench", "", [key]) == {key: MANY[:3]}
+        assert endpoint.requests["HEAD"] == 6
+
+
+def test_the_parts_of_an_object_without_their_checksums_are_asked_for_one_by_one() -> None:
+    whole = Object("whole", sum(MANY[:3]), parts=MANY[:3], checksums={"CRC64NVME": "sum"})
+    with stub([whole]) as endpoint:  # S3 says how many there are, and lists none
+        assert part_sizes(session(endpoint.url), REGION, "bench", "", ["whole"]) == {"whole": MANY[:3]}
+
+
+def test_expired_credentials_are_no_reason_to_ask_for_each_part() -> None:
+    expired = [Fault("expired", operation="ATTRIBUTES")]
+    with stub([IN_PARTS], faults=expired) as endpoint, pytest.raises(CredentialsExpired, match="Sign in"):
+        part_sizes(session(endpoint.url), REGION, "bench", "", ["many"])
+
+
+def test_an_object_that_is_replaced_while_its_parts_are_listed_has_none() -> None:
+    class Changing:
+        """Another ETag with each page."""
+
+        door = wire.Door("http://127.0.0.1", "bench", REGION)
+
+        def attributes(self, key: str, after: int) -> bytes:
+            part = f"<ObjectParts><PartsCount>3</PartsCount><Part><Size>{after + 7}</Size></Part>"
+            page = f"<NextPartNumberMarker>{after + 1}</NextPartNumberMarker><IsTruncated>true</IsTruncated>"
+            etag = f"<ETag>{after}</ETag>"
+            whole = f"<GetObjectAttributesResponse>{etag}{part}{page}</ObjectParts></GetObjectAttributesResponse>"
+            return whole.encode()
+
+        def again(self, attempt: int) -> None:
+            raise AssertionError(attempt)
+
+    assert Parts(Changing()).sizes("key") == []  # type: ignore[arg-type]
 
 
 def test_every_awkward_key_is_asked_for_as_it_is(described: dict[str, dict[str, Any]], lab: str) -> None:

@@ -21,6 +21,7 @@ from ..inventory.encoding import begin, end_of_shard, end_of_stream, say
 from .content import hashed
 from .object_headers import Row, archived, encoded, row_of
 from .pages import Page, Rows, read, up_to
+from .parts import Parts
 from .wire import Door, Refused, Wire, attempts
 
 ROWS = 8_000  # of a block, at least, but for a range's last: what each thread holds …
@@ -37,6 +38,7 @@ class Worker:
 
     def __init__(self, door: Door, write: Callable[[bytes], None]) -> None:
         self.wire = Wire(door)
+        self._parts = Parts(self.wire)
         self._write = write
         self._enough = min(ROWS, HELD // door.connections)
         self._reading = threading.Lock()  # one page is parsed at a time: a page's tree is ten times its text
@@ -189,17 +191,8 @@ class Worker:
 
     def parts(self, shard: str, prefix: str, keys: list[str]) -> dict[str, Any]:
         """The sizes of the parts of objects that were uploaded in parts; () of one that was not."""
-        return {"parts": dict(zip(keys, self._requests.map(lambda key: self._parts(prefix + key), keys), strict=True))}
-
-    def _parts(self, name: str) -> list[int]:
-        first = self.wire.head(name, part=1)
-        if first is None:
-            return []
-        count, size = int(first.headers.get("x-amz-mp-parts-count", 1)), int(first.headers["content-length"])
-        if count == 1:
-            return [size] if "x-amz-mp-parts-count" in first.headers else []
-        others = [self.wire.head(name, part=number) for number in range(2, count + 1)]
-        return [size, *(int(other.headers["content-length"]) for other in others if other is not None)]
+        sizes = self._requests.map(lambda key: self._parts.sizes(prefix + key), keys)
+        return {"parts": dict(zip(keys, sizes, strict=True))}
 
 
 def run(lines: BinaryIO, out: BinaryIO) -> None:

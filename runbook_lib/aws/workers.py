@@ -30,7 +30,9 @@ from .client import Session
 from .wire import Door
 
 ERRORS: dict[str, type[AwsError]] = {"denied": AccessDenied, "expired": CredentialsExpired}
-OPERATIONS = {"LIST": "ListObjectsV2", "HEAD": "HeadObject", "GET": "GetObject"}
+OPERATIONS = {
+    "LIST": "ListObjectsV2", "HEAD": "HeadObject", "GET": "GetObject", "ATTRIBUTES": "GetObjectAttributes",
+}  # fmt: skip
 SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/")
 BEAT = 0.5  # seconds between two looks at the progress
 # glibc: an arena for each thread would keep what each once needed; a page's memory is used again, not given back.

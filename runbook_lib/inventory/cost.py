@@ -118,11 +118,10 @@ def estimate(
 
 
 def spent(requests: Mapping[str, int], *, read: int = 0) -> Cost:
-    """After: the requests that were sent (LIST, HEAD, GET, and KMS by S3, as inventories count them); bytes read."""
-    lists, heads, gets, kms = (requests.get(kind, 0) for kind in ("LIST", "HEAD", "GET", "KMS"))
-    return Cost(
-        _counted((Item(LISTED, lists), Item(READ, heads + gets), Item(KMS, kms), Item(OUT, read / GIB))), spent=True
-    )
+    """After: the requests that were sent (as inventories count them, by kind, and KMS by S3); bytes read."""
+    reads = sum(requests.get(kind, 0) for kind in ("HEAD", "GET", "ATTRIBUTES"))
+    lists, kms = requests.get("LIST", 0), requests.get("KMS", 0)
+    return Cost(_counted((Item(LISTED, lists), Item(READ, reads), Item(KMS, kms), Item(OUT, read / GIB))), spent=True)
 
 
 def athena(scanned: int) -> Cost:

@@ -30,6 +30,7 @@ CHECKSUM_MEMBERS = {
 }  # fmt: skip
 LARGEST_COPY = 5 << 30  # bytes in one CopyObject (S3 API reference)
 MOST_KEYS = 1000  # in one DeleteObjects
+MOST_PARTS_SHOWN = 1000  # in one GetObjectAttributes, whatever is asked
 
 
 def checksum_members(stored_or_sums: dict[str, str], kind: str | None = FULL_OBJECT) -> dict[str, str | None]:
@@ -233,7 +234,8 @@ class ObjectOperations(Operations):
         stored = self.object(parameters)
         version = version_of(self.bucket(parameters), stored)
         composite = any(segment.checksums for segment in stored.segments)
-        limit, after = parameters.get("MaxParts", 1000), int(parameters.get("PartNumberMarker") or 0)
+        limit = min(parameters.get("MaxParts", MOST_PARTS_SHOWN), MOST_PARTS_SHOWN)
+        after = int(parameters.get("PartNumberMarker") or 0)
         numbered = [
             {"PartNumber": number, "Size": segment.size, **_sums(segment.checksums)}
             for number, segment in enumerate(stored.segments, 1)

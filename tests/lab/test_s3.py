@@ -340,6 +340,12 @@ def test_a_multipart_upload_becomes_one_object(s3: Any) -> None:
     asked = ["ETag", "Checksum", "ObjectParts", "ObjectSize"]
     attributes = s3.get_object_attributes(Bucket=BUCKET, Key="big", ObjectAttributes=asked)
     assert attributes["ObjectParts"]["TotalPartsCount"] == 3 and attributes["ObjectSize"] == len(data)
+    behind = {"ObjectAttributes": ["ObjectParts"], "PartNumberMarker": 1}
+    some = [s3.get_object_attributes(Bucket=BUCKET, Key="big", **behind, MaxParts=most) for most in (1, 5000)]
+    shown = [[part["Size"] for part in page["ObjectParts"]["Parts"]] for page in some]
+    assert shown == [[5 * MB], [5 * MB, 2 * MB]]
+    assert [page["ObjectParts"]["IsTruncated"] for page in some] == [True, False]
+    assert [page["ObjectParts"]["MaxParts"] for page in some] == [1, 1000]  # no more in one page
 
 
 def test_a_full_object_checksum_is_combined_from_the_parts(s3: Any) -> None:
