@@ -25,7 +25,9 @@ ROWS = 200_000  # of a shard: what is held in memory at a time
 FILLED = ("checksum_algorithm", "checksum_type", "checksum")
 
 Wanted = tuple[str, str, tuple[int, ...]]  # key, algorithm, part sizes of a composite checksum (none: of the whole)
-Digests = Callable[[Sequence[Wanted]], Iterable[pa.RecordBatch]]
+Beat = Callable[[int], None]  # hears of bytes that were read, of files that are not finished too
+Digests = Callable[[Sequence[Wanted], Beat], Iterable[pa.RecordBatch]]
+Told = Callable[[int, int], None]  # how many of the source's files are done, and the bytes read on both sides
 Parts = Callable[[Sequence[str]], dict[str, tuple[int, ...]]]
 
 
@@ -56,13 +58,13 @@ def digested(
     folder: Path,
     reading: Reading,
     keys: Sequence[str] | None = None,
-    progress: Callable[[int], None] = lambda files: None,
+    progress: Told = lambda files, size: None,
 ) -> tuple[Inventory, Inventory]:
     """Both inventories with the checksums of all files that both have in the same size, or of some (sorted) keys.
 
     Goes on with the shards that an earlier call finished in the same folder. `read` and `read_bytes` among the facts
     of each say how much of that side was read, `requests` among the other's what was asked of AWS for it, by this call
-    and by earlier ones. `progress` hears how many of the source's files are done.
+    and by earlier ones.
     """
     about = {
         "algorithm": reading.algorithm,
@@ -78,12 +80,14 @@ def digested(
         }
         for number, (start, stop) in enumerate(_ranges(source, other) if writers else ()):
             waiting = {at: writer for at, writer in writers.items() if f"{number:05}" not in writer.finished}
-            done = max(sum(fact["read"] for fact in writer.shard_facts.values()) for writer in writers.values())
-            progress(done)
+            facts = [list(writer.shard_facts.values()) for writer in writers.values()]
+            done = max(sum(fact["read"] for fact in some) for some in facts)
+            size = sum(fact["read_bytes"] for some in facts for fact in some)
+            progress(done, size)
             if waiting:
 
-                def told(files: int, done: int = done) -> None:
-                    progress(done + files)
+                def told(files: int, read: int, done: int = done, size: int = size) -> None:
+                    progress(done + files, size + read)
 
                 before = Counter(reading.sent())
                 filled = read_again(_rows(source, start, stop), _rows(other, start, stop), reading, keys, told)
@@ -95,11 +99,37 @@ def digested(
                         "read": filled[at].read, "read_bytes": filled[at].read_bytes, "requests": dict(requests),
                     }  # fmt: skip
         for at, writer in writers.items():
-            facts = writer.shard_facts.values()
-            sums = {name: sum(fact[name] for fact in facts) for name in ("read", "read_bytes")}
-            requests = sum((Counter(fact["requests"]) for fact in facts), Counter[str]())
+            each = list(writer.shard_facts.values())
+            sums = {name: sum(fact[name] for fact in each) for name in ("read", "read_bytes")}
+            requests = sum((Counter(fact["requests"]) for fact in each), Counter[str]())
             writer.finish(**{**(source, other)[at].facts, **sums, "requests": dict(requests)})
     return Inventory.open(folder / source.side, of=about), Inventory.open(folder / other.side, of=about)
+
+
+def to_read(source: Inventory, other: Inventory, reading: Reading, keys: Sequence[str] | None = None) -> int:
+    """About how many bytes `digested` reads: the source's files, and the other's whose checksum is of no use.
+
+    About, because what differs in size or is on one side only is not read.
+    """
+    total, code = 0, KINDS.to_pylist().index(FILE)
+    columns = ["kind", "size", "checksum", "checksum_algorithm", *([] if keys is None else ["key"])]
+    for side in (source, other):
+        for batch in side.batches(columns):
+            wanted = pc.equal(batch.column("kind").indices, code)
+            if side is other:
+                wanted = pc.and_(wanted, pc.invert(_usable(batch, reading)))
+            if keys is not None:
+                wanted = pc.and_(wanted, pc.is_in(batch.column("key"), value_set=pa.array(keys, pa.string())))
+            total += pc.sum(batch.column("size").filter(wanted)).as_py() or 0
+    return total
+
+
+def _usable(batch: pa.RecordBatch, reading: Reading) -> pa.Array:
+    """Which rows have a checksum that the source's machine can compute."""
+    algorithms = pa.array(sorted(reading.computable), pa.string())
+    return pc.and_(
+        pc.is_valid(batch.column("checksum")), pc.is_in(batch.column("checksum_algorithm"), value_set=algorithms)
+    )
 
 
 def _ranges(*sides: Inventory) -> Iterator[tuple[str | None, str | None]]:
@@ -118,14 +148,11 @@ def read_again(
     theirs: pa.RecordBatch,
     reading: Reading,
     keys: Sequence[str] | None = None,
-    progress: Callable[[int], None] = lambda files: None,
+    progress: Told = lambda files, size: None,
 ) -> tuple[Filled, Filled]:
-    """Rows of both sides with checksums: of all files, or of some keys. `progress`: how many of ours are done."""
+    """Rows of both sides with checksums: of all files, or of some keys."""
     both = _comparable(ours, theirs, None if keys is None else pa.array(keys, pa.string()))
-    stored = pc.and_(
-        pc.is_valid(both.column("checksum")),
-        pc.is_in(both.column("checksum_algorithm"), value_set=pa.array(sorted(reading.computable), pa.string())),
-    )
+    stored = _usable(both, reading)
     composite = pc.and_(stored, pc.fill_null(pc.equal(both.column("checksum_type"), "COMPOSITE"), False))
     in_parts = both.filter(composite).column("key").to_pylist()
     parts = {key: sizes for key, sizes in (reading.parts(in_parts) if in_parts else {}).items() if sizes}
@@ -138,9 +165,10 @@ def read_again(
     read: list[Wanted] = [(key, reading.algorithm, ()) for key in rest.column("key").to_pylist()]
     sizes = both.column("size"), rest.column("size")
     here, there = (pc.sum(size).as_py() or 0 for size in sizes)
+    files = both.num_rows
     return (
-        Filled(_with(ours, reading.source, sorted(wanted + read), progress), both.num_rows, here),
-        Filled(_with(theirs, reading.other, read), rest.num_rows, there),
+        Filled(_with(ours, reading.source, sorted(wanted + read), progress), files, here),
+        Filled(_with(theirs, reading.other, read, lambda _, size: progress(files, here + size)), rest.num_rows, there),
     )
 
 
@@ -162,7 +190,7 @@ def _with(
     batch: pa.RecordBatch,
     digests: Digests,
     wanted: Sequence[Wanted],
-    progress: Callable[[int], None] = lambda files: None,
+    progress: Told,
 ) -> pa.RecordBatch:
     """The batch with what the digests found: checksums, or the reasons why there are none.
 
@@ -171,11 +199,19 @@ def _with(
     if not wanted:
         return batch
     rows: list[pa.RecordBatch] = []
-    done = 0
-    for some in digests(wanted):
+    files = finished = heard = 0
+
+    def beat(count: int) -> None:
+        nonlocal heard
+        heard += count
+        progress(files, max(heard, finished))
+
+    for some in digests(wanted, beat):
         rows.append(conform(some))
-        done += some.num_rows
-        progress(done)
+        files += some.num_rows
+        at = pc.index_in(some.column("key"), batch.column("key"))
+        finished += pc.sum(batch.column("size").take(at)).as_py() or 0  # what is small is read between two beats
+        progress(files, max(heard, finished))
     found = by_key(one(rows)) if rows else pa.RecordBatch.from_pylist([], schema=SCHEMA)
     at = pc.index_in(batch.column("key"), found.column("key"))
     asked = pc.is_in(batch.column("key"), value_set=pa.array([key for key, _, _ in wanted], pa.string()))

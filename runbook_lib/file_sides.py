@@ -18,7 +18,7 @@ from .application_server import ApplicationServer
 from .aws import heads, listing, stored_inventory
 from .aws.client import Session
 from .aws.executions import Task, TaskExecution
-from .digesting import Reading, Wanted, digested, read_again
+from .digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
 from .errors import NotFound
 from .filters import Filters
 from .inventory.progress import Progress
@@ -163,13 +163,13 @@ class FileSides:
         algorithm = next(name for name in PREFERRED if name in self.computable)
         place, options = self.task.destination, self.list_options
 
-        def of_mount(side: Side) -> Callable[[Sequence[Wanted]], Iterable[pa.RecordBatch]]:
+        def of_mount(side: Side) -> Digests:
             root = self.server.path(side)
-            return lambda wanted: scanning.digests(self.server.host, root, wanted, self.scan_options)
+            return lambda wanted, beat: scanning.digests(self.server.host, root, wanted, self.scan_options, beat)
 
-        def of_bucket(wanted: Sequence[Wanted]) -> Iterable[pa.RecordBatch]:
+        def of_bucket(wanted: Sequence[Wanted], beat: Beat) -> Iterable[pa.RecordBatch]:
             pairs = [(key, name) for key, name, _ in wanted]
-            return heads.content(self.session, self.region, place.bucket, place.prefix, pairs, options)
+            return heads.content(self.session, self.region, place.bucket, place.prefix, pairs, options, beat)
 
         def parts(keys: Sequence[str]) -> dict[str, tuple[int, ...]]:
             return heads.part_sizes(self.session, self.region, place.bucket, place.prefix, keys, options)
@@ -192,14 +192,17 @@ class FileSides:
         began = time.monotonic()
 
         files = source.kinds.get(FILE, 0) if keys is None else len(keys)
-        before: int | None = None  # what an earlier call had read: the first that is said
+        reading = self.reading(against)
+        size = to_read(source, other, reading, keys)
+        before: tuple[int, int] | None = None  # what an earlier call had read: the first that is said
 
-        def progress(done: int) -> None:
+        def progress(done: int, read: int) -> None:
             nonlocal before
-            before = done if before is None else before
-            told(Progress("both sides", "reading content", done, 0, 0, files, began, before))
+            before = before or (done, read)
+            what = "both sides", "reading content"
+            told(Progress(*what, done, read, 0, files, began, before[0], size=size, bytes_before=before[1]))
 
-        return digested(source, other, folder, self.reading(against), keys, progress)
+        return digested(source, other, folder, reading, keys, progress)
 
     def read_again(self, against: Against, read: Counter[str]) -> Digest:
         """Reads the content of a few entries; `read` counts the files and bytes read of the other side."""

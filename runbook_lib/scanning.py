@@ -204,16 +204,20 @@ def digests(
     root: str,
     wanted: Iterable[tuple[str, str, tuple[int, ...]]],
     options: ScanOptions = ScanOptions(),
+    beat: Callable[[int], None] = lambda count: None,
 ) -> Iterator[pa.RecordBatch]:
     """Checksums of files, and of what links say: key, algorithm (S3's name), part sizes in bytes; () the whole.
 
-    The last part size repeats until the file ends. Files that are gone have no row. In no particular order.
+    The last part size repeats until the file ends. Files that are gone have no row. In no particular order. `beat`
+    hears of bytes read, now and then.
     """
     left = iter(wanted)
     while asked := list(islice(left, ASKED_AT_ONCE)):
         for block in _answer(host, options, "hash", root, wanted=asked):
             if block.batch is not None:
                 yield block.batch.select(DIGEST)
+            elif "bytes" in block.facts:
+                beat(block.facts["bytes"])
 
 
 def capabilities(host: Host, options: ScanOptions = ScanOptions()) -> frozenset[str]:

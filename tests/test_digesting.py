@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from runbook_lib import digesting
-from runbook_lib.digesting import Digests, Reading, Wanted, digested, read_again
+from runbook_lib.digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
 from runbook_lib.inventory.merge import compare
 from runbook_lib.inventory.rules import Rules
 from runbook_lib.inventory.store import Inventory
@@ -28,7 +28,7 @@ def summed(algorithm: str, checksum: str, kind: str = "FULL_OBJECT") -> Row:
 def contents(of: dict[str, str], gone: Collection[str] = ()) -> Digests:
     """Reads files whose checksum is their content."""
 
-    def digests(wanted: Sequence[Wanted]) -> list[pa.RecordBatch]:
+    def digests(wanted: Sequence[Wanted], beat: Beat) -> list[pa.RecordBatch]:
         rows = [
             file(key, **summed(name, of.get(key, "same"), "COMPOSITE" if parts else "FULL_OBJECT"))
             for key, name, parts in wanted
@@ -69,19 +69,37 @@ def test_progress_counts_the_files_that_were_read_and_goes_on_from_an_earlier_ca
     rows = [file(f"{number:02}", **META) for number in range(10)]
     sides = inventory(tmp_path / "source", rows), inventory(tmp_path / "bucket", rows, side="bucket")
 
-    def one_by_one(wanted: Sequence[Wanted]) -> Iterator[pa.RecordBatch]:
+    def one_by_one(wanted: Sequence[Wanted], beat: Beat) -> Iterator[pa.RecordBatch]:
         for one in wanted:
             if stopped and one[0] == stopped:
                 raise KeyboardInterrupt
-            yield from contents({})([one])
+            yield from contents({})([one], beat)
 
     how, told, stopped = reading(one_by_one, contents({})), list[int](), "05"
     with pytest.raises(KeyboardInterrupt):
-        digested(*sides, tmp_path / "sums", how, progress=told.append)
+        digested(*sides, tmp_path / "sums", how, progress=lambda files, _: told.append(files))
     assert told == sorted(told) and told[-1] == 5
     again, stopped = list[int](), ""
-    digested(*sides, tmp_path / "sums", how, progress=again.append)
+    digested(*sides, tmp_path / "sums", how, progress=lambda files, _: again.append(files))
     assert again[0] in (0, 3) and again[-1] == 10 and again == sorted(again), again
+
+
+def test_progress_counts_the_bytes_of_both_sides_and_moves_within_a_file(tmp_path: Path) -> None:
+    rows = [file("huge", size=1000, **META), file("small", size=1, **META)]
+    stored = [rows[0], file("small", size=1, **summed("SHA256", "same")), file("extra", size=70, **META)]
+    sides = inventory(tmp_path / "source", rows), inventory(tmp_path / "bucket", stored[::-1], side="bucket")
+
+    def in_pieces(wanted: Sequence[Wanted], beat: Beat) -> Iterator[pa.RecordBatch]:
+        for one in wanted:
+            for _ in range(4 if one[0] == "huge" else 0):
+                beat(250)
+            yield from contents({})([one], beat)
+
+    how, told = reading(in_pieces, in_pieces), list[tuple[int, int]]()
+    digested(*sides, tmp_path / "sums", how, progress=lambda *said: told.append(said))
+    ours = [(0, 0), (0, 250), (0, 500), (0, 750), (0, 1000), (1, 1000), (2, 1001)]
+    assert told == [*ours, (2, 1251), (2, 1501), (2, 1751), (2, 2001), (2, 2001)]
+    assert to_read(*sides, how) == 2001 + 70 and to_read(*sides, how, ["small"]) == 1
 
 
 def test_what_was_asked_of_aws_is_kept_with_each_part_whoever_asked_it(
@@ -92,11 +110,11 @@ def test_what_was_asked_of_aws_is_kept_with_each_part_whoever_asked_it(
     sides = inventory(tmp_path / "source", rows), inventory(tmp_path / "bucket", rows, side="bucket")
     sent, stopped = Counter[str](), "05"
 
-    def of_bucket(wanted: Sequence[Wanted]) -> Iterator[pa.RecordBatch]:
+    def of_bucket(wanted: Sequence[Wanted], beat: Beat) -> Iterator[pa.RecordBatch]:
         if any(key == stopped for key, _, _ in wanted):
             raise KeyboardInterrupt
         sent.update(GET=len(wanted))
-        yield from contents({})(wanted)
+        yield from contents({})(wanted, beat)
 
     how = replace(reading(contents({}), of_bucket), sent=sent.copy)
     with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runbook_lib.aws import heads, wire
+from runbook_lib.aws import heads, listing_worker, wire
 from runbook_lib.aws.heads import content, describe, look_again, part_sizes
 from runbook_lib.aws.listing import ListOptions, list_bucket
 from runbook_lib.aws.object_headers import row_of
@@ -241,6 +241,15 @@ def test_a_torn_body_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (batch,) = content(session(endpoint.url), REGION, "bench", "", [("large", "SHA256")], ListOptions(processes=0))
         assert endpoint.failed["torn"] == 3
     assert batch.to_pylist()[0]["checksum"] == base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+def test_reading_one_large_object_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing_worker, "BEAT", 0)
+    said: list[int] = []
+    with stub([Object("large", 5 << 20)]) as endpoint:
+        wanted, options = [("large", "MD5")], ListOptions(processes=0)
+        assert len(list(content(session(endpoint.url), REGION, "bench", "", wanted, options, said.append))) == 1
+    assert len(said) > 1 and sum(said) == 5 << 20
 
 
 def test_throttled_heads_are_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,14 @@ def test_a_torn_last_line_of_the_journal_is_not_believed(tmp_path: Path, left: b
         assert keys(writer.finish()) == (["a", "b"] if whole else ["b"])
 
 
+def test_where_bytes_take_the_time_it_is_they_that_tell_what_is_left() -> None:
+    said = Progress("both sides", "reading content", 1, 3 << 30, 0, 2, began=100.0, size=6 << 30, bytes_before=1 << 30)
+    assert said.left(110.0) == 15.0
+    assert said.sentence(110.0) == (
+        "both sides: reading content, 3.0 GiB of about 6.0 GiB, 204.8 MiB a second, 1 of about 2 files, about 15 s left"
+    )
+
+
 def test_progress_tells_rate_and_what_is_left() -> None:
     said = Progress("source", "scanning", 500, 0, 0, 2000, began=100.0)
     assert (said.rate(110.0), said.left(110.0)) == (50.0, 30.0)

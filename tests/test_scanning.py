@@ -257,6 +257,15 @@ def test_many_files_are_hashed_by_several_processes_and_those_that_are_gone_have
     assert odd["link"]["checksum"] == base64.b64encode(hashlib.sha1(b"folder00/file 1").digest()).decode()
 
 
+def test_reading_one_large_file_is_heard_of_before_it_ends(tmp_path: Path) -> None:
+    rate = 4 << 20  # bytes a second: it takes longer than scanner.BEAT
+    (tmp_path / "large").write_bytes(bytes(4 * rate))
+    said: list[int] = []
+    found = digests(HERE, str(tmp_path), [("large", "MD5", ())], ScanOptions(bytes_per_second=rate), said.append)
+    assert next(found).num_rows == 1
+    assert said and 0 < sum(said) <= 4 * rate
+
+
 def test_a_file_that_grows_while_it_is_hashed_has_no_checksum(tmp_path: Path) -> None:
     target = tmp_path / "log"
     target.write_bytes(b"x" * 4 * 1024 * 1024)

@@ -53,14 +53,14 @@ def digest_of(algorithm: str) -> Digest:
     return hashlib.new(algorithm.lower(), usedforsecurity=False)
 
 
-def hashed(wire: Wire, key: str, row: Row, headers: Any, algorithm: str) -> Row:
-    """The row with the checksum of the bytes that the bucket holds, or with a `problem`."""
+def hashed(wire: Wire, key: str, row: Row, headers: Any, algorithm: str, beat: Callable[[int], None]) -> Row:
+    """The row with the checksum of the bytes that the bucket holds, or with a `problem`; `beat` hears of each piece."""
     row = {**row, "checksum_algorithm": algorithm, "checksum_type": "FULL_OBJECT", "checksum": None}
     if why := archived(headers):
         return {**row, "problem": why}
     try:
         row["checksum"] = b64encode(
-            _read(wire, key, int(headers["content-length"]), headers["etag"], algorithm)
+            _read(wire, key, int(headers["content-length"]), headers["etag"], algorithm, beat)
         ).decode()
     except Refused as refused:
         if refused.status in (404, 412):
@@ -73,7 +73,7 @@ def hashed(wire: Wire, key: str, row: Row, headers: Any, algorithm: str) -> Row:
     return row
 
 
-def _read(wire: Wire, key: str, size: int, etag: str, algorithm: str) -> bytes:
+def _read(wire: Wire, key: str, size: int, etag: str, algorithm: str, beat: Callable[[int], None]) -> bytes:
     digest, at, attempt = digest_of(algorithm), 0, 0
     while at < size or not size:
         begun = at
@@ -83,6 +83,7 @@ def _read(wire: Wire, key: str, size: int, etag: str, algorithm: str) -> bytes:
                 while piece := body.read(PIECE):
                     digest.update(piece)
                     at += len(piece)
+                    beat(len(piece))
         except HTTPError as error:
             attempt = 0 if at > begun else attempt + 1
             if attempt == ATTEMPTS:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -150,16 +151,18 @@ def content(
     prefix: str,
     wanted: Iterable[tuple[str, str]],
     options: ListOptions = USUAL,
+    beat: Callable[[int], None] = lambda count: None,
 ) -> Iterator[pa.RecordBatch]:
     """Key and algorithm (CRC64NVME, CRC32C, CRC32, SHA256, SHA1, MD5): the bytes read, and hashed; in no order.
 
-    Moves every byte out of the bucket, which AWS charges for. What cannot be read has a `problem`.
+    Moves every byte out of the bucket, which AWS charges for. What cannot be read has a `problem`. `beat` hears of
+    bytes read, now and then.
     """
     jobs = (
         {"do": "content", "shard": str(number), "prefix": prefix, "wanted": some}
         for number, some in enumerate(_several(iter(wanted), READ_AT_ONCE))
     )
-    return _asked(session, region, bucket, prefix, jobs, None, options)
+    return _asked(session, region, bucket, prefix, jobs, None, options, beat)
 
 
 def part_sizes(
@@ -196,18 +199,26 @@ def _asked(
     jobs: Iterator[Job],
     count: int | None,
     options: ListOptions,
+    told: Callable[[int], None] = lambda count: None,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of jobs, a window of jobs after the other."""
     workers = _workers(session, region, bucket, prefix, count, options)
     while window := list(islice(jobs, 2 * AT_ONCE * max(1, options.processes))):
         batches: list[pa.RecordBatch] = []
+        read: deque[int] = deque()  # bytes, as several threads hear of them
 
-        def handle(block: Block, batches: list[pa.RecordBatch] = batches) -> Iterable[Job]:
+        def handle(block: Block, batches: list[pa.RecordBatch] = batches, read: deque[int] = read) -> Iterable[Job]:
             if block.batch is not None:
                 batches.append(block.batch)
+            elif "bytes" in block.facts:
+                read.append(block.facts["bytes"])
             return ()
 
-        workers.run(window, handle)
+        def beat(_: object, read: deque[int] = read) -> None:
+            while read:
+                told(read.popleft())
+
+        workers.run(window, handle, beat)
         yield from batches
 
 

@@ -11,6 +11,7 @@ import gc
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
@@ -30,6 +31,7 @@ AT_ONCE = 2_048  # rows of a block of HEADs
 LONGEST_TARGET = 4096  # bytes; PATH_MAX
 SELDOM = 200_000  # objects between two looks for cycles: a page has thousands, and no cycles
 TO_HEAD = "unreadable: HTTP"  # how the row of a key begins to say that S3 does not show it, and the status after it
+BEAT = 0.5  # seconds between two words about bytes read
 ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one object
 
 
@@ -44,6 +46,8 @@ class Worker:
         self._reading = threading.Lock()  # one page is parsed at a time: a page's tree is ten times its text
         self._requests = ThreadPoolExecutor(door.connections)
         self._jobs = ThreadPoolExecutor(door.connections)
+        self._counting = threading.Lock()
+        self._bytes, self._beaten = 0, time.monotonic()
 
     def serve(self, lines: BinaryIO) -> None:
         """Do jobs until there are no more."""
@@ -176,7 +180,17 @@ class Worker:
                 raise
             kind = "folder" if key.endswith("/") else "file"
             return {"key": key, "kind": kind, "problem": f"{TO_HEAD} {refused.status} to HEAD"}
-        return row if algorithm is None else hashed(self.wire, name, row, answer.headers, algorithm)
+        return row if algorithm is None else hashed(self.wire, name, row, answer.headers, algorithm, self._beat)
+
+    def _beat(self, count: int) -> None:
+        """Say now and then how many bytes of objects were read: one object can take hours."""
+        with self._counting:
+            self._bytes += count
+            now = time.monotonic()
+            if now - self._beaten < BEAT:
+                return
+            said, self._bytes, self._beaten = self._bytes, 0, now
+        self._write(say("", bytes=said))
 
     def _target(self, name: str, headers: Any) -> Row:
         """Where a link points: DataSync keeps that as the object's bytes."""

@@ -17,23 +17,41 @@ class Progress:
     expected: int | None  # entries in all, as far as is known
     began: float  # time.monotonic() at the start
     before: int = 0  # entries of these that an earlier, interrupted call had finished
+    size: int | None = None  # bytes in all, where bytes are what takes the time: the time that is left is by these
+    bytes_before: int = 0  # … of `bytes`, as `before` of `entries`
 
     def rate(self, now: float) -> float:
         """Entries a second since the start; `now` is time.monotonic()."""
         return (self.entries - self.before) / max(now - self.began, 1e-9)
 
     def left(self, now: float) -> float | None:
-        """Seconds that are left at this rate; None when nobody knows how many entries there are."""
-        if not self.expected or self.entries <= self.before:
+        """Seconds that are left at this rate; None when nobody knows how much there is."""
+        whole, done, before = self.expected, self.entries, self.before
+        if self.size is not None:
+            whole, done, before = self.size, self.bytes, self.bytes_before
+        if not whole or done <= before:
             return None
-        return max(self.expected - self.entries, 0) / self.rate(now)
+        return max(whole - done, 0) * max(now - self.began, 1e-9) / (done - before)
 
     def sentence(self, now: float) -> str:
         """The same for a line on the screen."""
         left = self.left(now)
         of = f" of about {self.expected:,}" if self.expected else ""
         end = "" if left is None else f", about {_lasting(left)} left"
+        if self.size is not None:
+            fast = (self.bytes - self.bytes_before) / max(now - self.began, 1e-9)
+            read = f"{_sized(self.bytes)} of about {_sized(self.size)}, {_sized(fast)} a second"
+            return f"{self.side}: {self.doing}, {read}, {self.entries:,}{of} files{end}"
         return f"{self.side}: {self.doing}, {self.entries:,}{of} entries, {self.rate(now):,.0f} a second{end}"
+
+
+def _sized(count: float) -> str:
+    """'12 bytes', '3.4 GiB'."""
+    units = iter(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"))
+    unit = next(units)
+    while count >= 1024 and (larger := next(units, None)) is not None:
+        count, unit = count / 1024, larger
+    return f"{count:.0f} bytes" if unit == "bytes" else f"{count:,.1f} {unit}"
 
 
 def _lasting(seconds: float) -> str:
