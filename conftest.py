@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,13 @@ from tests.throwaway import ThrowawayLab, throwaway_lab
 STACK = pytest.StashKey[ExitStack]()
 LAB = pytest.StashKey[ThrowawayLab]()
 READY = pytest.StashKey[set[Path]]()
+
+
+def pytest_configure() -> None:
+    """What tests see of signals does not depend on who started them: under `nohup` and `&` children ignore some."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def _lab(config: pytest.Config) -> ThrowawayLab:

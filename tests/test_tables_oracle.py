@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runbook_lib import tables
 from runbook_lib.databases import Database
-from runbook_lib.tables import narrow, ranges, recheck
+from runbook_lib.tables import lookup, narrow, ranges
 from tests.servers import in_postgresql, postgresql
 
 TRICKY = st.text(st.sampled_from("aA |'\"\\\x1f\x1eé\u0301日😀0-1"), max_size=4)
@@ -65,7 +65,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "GRAIN", 4)
     monkeypatch.setattr(ranges, "BUCKET", 2)
     monkeypatch.setattr(narrow, "BATCH", 3)
-    monkeypatch.setattr(recheck, "BATCH", 2)
+    monkeypatch.setattr(lookup, "BATCH", 2)
 
 
 def seen(row: Row) -> Row:
