@@ -432,6 +432,12 @@ def test_a_resumed_run_that_skipped_what_holds_is_intact_and_its_look_is_verifie
     assert "events.jsonl has PASS" in said and "its end did not hold" in said
 
 
+def test_a_look_at_what_the_source_does_not_have_proves_nothing(tmp_path: Path, key: str) -> None:
+    folder = resumed(tmp_path)
+    edit(folder.path / REVERIFIED, "01_look.reverify", lambda cells: by_id(cells, "check-0").update(source="pass"))
+    assert "the cell 'check-0' that was looked at is not the source's" in faults(verify(seal(folder), key))
+
+
 def test_what_a_killed_runner_or_a_full_disk_kept_out_of_a_notebook_is_said_and_no_fault(
     tmp_path: Path, key: str
 ) -> None:
