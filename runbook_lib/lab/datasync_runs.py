@@ -99,7 +99,6 @@ class Run:
         self._ended()
 
     def _work(self) -> Document:
-        execution = self._document()
         if self._lab.fault("agent-offline") is not None:
             return {"ErrorCode": "AgentOffline", "ErrorDetail": "The DataSync agent is offline: it does not answer."}
         command = [sys.executable, "-m", "runbook_lib.lab.transfer"]
@@ -107,9 +106,10 @@ class Run:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
         ) as worker:
-            self._worker = worker
             assert worker.stdout is not None and worker.stdin is not None
-            self._send(asdict(job_of(self._lab, execution)))
+            with self._lock:  # the job is the first line: what was changed before is in it, what is told now comes after
+                self._worker = worker
+                self._send(asdict(job_of(self._lab, self._document())))
             if self._stopping:
                 worker.kill()
             elif self._document()["Status"] == "CANCELLING":  # asked before there was a worker to tell

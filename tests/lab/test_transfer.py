@@ -8,8 +8,10 @@ import os
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -538,6 +540,28 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_transfer(world: World
 
 
 # Speed limits and memory.
+
+
+def test_a_limit_set_while_the_worker_starts_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runbook_lib.lab import datasync_runs
+
+    world.write("a", b"x" * 1_000_000)
+    callers: list[threading.Thread] = []
+    job_of = datasync_runs.job_of
+
+    def interrupted(lab: Any, execution: Any) -> Any:
+        """Somebody lifts the limit after the worker was started and before it has its job."""
+        change = {"TaskExecutionArn": execution["TaskExecutionArn"], "Options": {"BytesPerSecond": -1}}
+        callers.append(threading.Thread(target=lambda: world.call("UpdateTaskExecution", **change)))
+        callers[-1].start()
+        callers[-1].join(0.5)
+        return job_of(lab, execution)
+
+    monkeypatch.setattr(datasync_runs, "job_of", interrupted)
+    execution = world.begin(world.task(), OverrideOptions={"BytesPerSecond": 1})
+    world.datasync.finish(execution)
+    callers[0].join()
+    assert world.describe(execution)["Status"] == "SUCCESS"
 
 
 def test_a_limited_transfer_shows_its_progress_and_can_be_let_go(world: World) -> None:
