@@ -107,7 +107,7 @@ class Run:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
         ) as worker:
             assert worker.stdout is not None and worker.stdin is not None
-            with self._lock:  # the job is the first line: what was changed before is in it, what is told now comes after
+            with self._lock:  # the job comes first: earlier changes are in it, later ones come after it
                 self._worker = worker
                 self._send(asdict(job_of(self._lab, self._document())))
             if self._stopping:
