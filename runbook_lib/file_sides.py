@@ -21,18 +21,20 @@ from .aws.executions import Task, TaskExecution
 from .digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
 from .errors import NotFound
 from .filters import Filters
-from .inventory.progress import Progress
+from .inventory.progress import Look, Progress
 from .inventory.reading import MANIFEST
 from .inventory.recheck import Digest
 from .inventory.rules import Rules
 from .inventory.runs import conform
 from .inventory.schema import FILE
 from .inventory.store import Inventory, Writer
+from .inventory.underway import Underway
+from .scanning import Planned, Report
 from .settings import InventorySettings
 from .sides import SIDES, Side
 
 Against = Literal["bucket", "share", "report"]
-Told = Callable[[Progress], None]
+Told = Callable[[Look], None]
 LABELS = {"source": "the NFS server", "share": "the file share", "bucket": "the bucket", "report": "DataSync's report"}
 PREFERRED = ("CRC64NVME", "SHA256")  # for what is read on both sides: the first that the machine can compute
 UNKEPT = {"mtime": "Mtime", "mode": "PosixPermissions", "uid": "Uid", "gid": "Gid"}  # by which option of the task
@@ -98,13 +100,14 @@ class FileSides:
             "report": self.latest().arn if report else None,
         }
 
-    def scanned(self, side: Side, folder: Path, progress: Told) -> Inventory:
-        """What is on a mount of the application server."""
+    def scanned(self, side: Side, folder: Path, progress: Report, planned: Planned = lambda cuts: None) -> Inventory:
+        """What is on a mount of the application server; `planned`: see `scanning.scan`."""
         root, options = self.server.path(side), self.scan_options
         if (folder / MANIFEST).exists():
             about = {"side": side, "root": root, "host": self.server.host.name, **options.left_out()}
             return Inventory.open(folder, of=about)
-        return scanning.scan(self.server.host, root, folder, side=side, options=options, progress=progress)
+        host = self.server.host
+        return scanning.scan(host, root, folder, side=side, options=options, progress=progress, planned=planned)
 
     def reported(self, folder: Path) -> Inventory:
         """What the task's latest execution says that it saw at the source."""
@@ -114,7 +117,7 @@ class FileSides:
         self.session.asked.update(found.facts["requests"])
         return found
 
-    def listed(self, source: Inventory, folder: Path, progress: Told) -> Inventory:
+    def listed(self, source: Inventory | Underway, folder: Path, progress: Report) -> Inventory:
         """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one."""
         place, manifest = self.task.destination, self.settings.s3_inventory
         if (folder / MANIFEST).exists():
@@ -139,7 +142,7 @@ class FileSides:
             return datetime.now(UTC) - timedelta(days=30)
 
     def described(
-        self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Told, content: bool
+        self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Report, content: bool
     ) -> Inventory:
         """The bucket's inventory with metadata and checksums of all objects, or of some keys: a HEAD each.
 

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from .asked import DONE, READ, Origin, Wish, asked, begun, placed
+from .at_once import at_once
 from .display import Plot, Shown, Table
 from .display import Progress as Line
 from .file_sides import LABELS, Against, FileSides, Told, directly_in, stored_inventory_age
 from .inventory import cost
 from .inventory.merge import compare
-from .inventory.progress import Progress
+from .inventory.progress import Look
 from .inventory.result import Comparison
 from .inventory.rules import Level
 from .inventory.sampling import sample
 from .inventory.store import MANIFEST, Inventory
+from .inventory.underway import Underway
 from .inventory.writing import put
+from .scanning import Planned, Report
 
 USUAL = "CRC64NVME"  # the checksum that S3 keeps of an object when its writer gives none
 HEADED = ("metadata", "content", "sample")  # levels that need more of an object than LIST says
@@ -34,7 +37,7 @@ class FileComparison(Shown):
     """A comparison, what it asked of AWS, and where its evidence lies."""
 
     comparison: Comparison
-    estimated: cost.Cost  # once the source was known, before S3 was asked
+    estimated: cost.Cost  # once the source was known
     spent: cost.Cost
     joined: cost.Cost  # what Athena would charge for a join of the two inventories
     folder: Path
@@ -114,7 +117,8 @@ class Files:
 
         `of` is an earlier comparison of the same two sides, whose inventories are looked at further instead of new
         ones. What an earlier call left unfinished is gone on with, on the same day and with all that decides the
-        result unchanged. `told` hears how far it is, `said` what it will cost, before S3 is asked.
+        result unchanged. `told` hears how far it is, `said` what it will cost, as soon as the source is known: before
+        more is asked of S3 than a LIST, which goes on beside the scan of a large tree.
         """
         wish = Wish(level, against, within, take, seed, source)
         wish.refuse()
@@ -143,21 +147,10 @@ class Files:
         """`seen` says where the inventories of what was scanned and listed are; what is made of them is in `folder`."""
         sides, against, reads = self.sides, wish.against, wish.level in READ
         requests, before = Counter[str](), Counter(sides.session.asked)
-        if wish.source == "report":
-            source = sides.reported(seen["report"])
-        else:
-            source = sides.scanned("source", seen["source"], told)
-        estimated = self._estimate(wish, source)
-        if estimated.items:
-            said(estimated.sentence())
         if against == "bucket":
             requests += _asked_before(folder / "bucket")
-            other = sides.listed(source, seen["bucket"], told)
-            notes += stored_inventory_age(other)
-        elif against == "share":
-            other = sides.scanned("share", seen["share"], told)
-        else:
-            other = sides.reported(seen["report"])
+        source, other, estimated = self._sides(wish, seen, told, said)
+        notes += stored_inventory_age(other)
         if wish.within is not None:
             source, other = (directly_in(side, wish.within, folder / f"{side.side}-folder") for side in (source, other))
         drawn = sample(source, wish.take, wish.seed or 0, sides.filters) if wish.level == "sample" else None
@@ -184,6 +177,38 @@ class Files:
         joined = cost.athena(sum(part.stored for side in (source, other) for part in side.parts))
         return FileComparison(comparison, estimated, cost.spent(requests, read=read), joined, folder, tuple(notes))
 
+    def _sides(
+        self, wish: Wish, seen: Mapping[str, Path], told: Told, said: Callable[[str], None]
+    ) -> tuple[Inventory, Inventory, cost.Cost]:
+        """The inventories of both sides; and what it will all cost, which is said as soon as the source is known."""
+        sides, estimated = self.sides, cost.Cost(())
+
+        def first(planned: Planned, told: Report) -> Inventory:
+            nonlocal estimated
+            if wish.source == "report":
+                source = sides.reported(seen["report"])
+            else:
+                source = sides.scanned("source", seen["source"], told, planned)
+            estimated = self._estimate(wish, source)
+            if estimated.items:
+                said(estimated.sentence())
+            return source
+
+        def second(source: Inventory | Underway, told: Report) -> Inventory:
+            return sides.listed(source, seen["bucket"], told)
+
+        if wish.against == "bucket" and sides.settings.s3_inventory is None:
+            source, other = at_once(first, second, told, lambda: said(cost.LISTING))
+        else:
+            source = first(lambda cuts: None, told)
+            if wish.against == "bucket":
+                other = second(source, told)
+            elif wish.against == "share":
+                other = sides.scanned("share", seen["share"], told)
+            else:
+                other = sides.reported(seen["report"])
+        return source, other, estimated
+
     def _estimate(self, wish: Wish, source: Inventory) -> cost.Cost:
         """What it will cost, said before S3 is asked."""
         if wish.against != "bucket":  # what the gateway has to fetch for it is the gateway's own traffic
@@ -208,7 +233,7 @@ def _line(wish: Wish) -> Told:
     """A line on the screen that says how far it is."""
     line = Line(f"Comparing files with the {wish.against}")
 
-    def told(said: Progress) -> None:
+    def told(said: Look) -> None:
         now = time.monotonic()
         line.beat(said.sentence(now), now - said.began)
 

@@ -1,4 +1,4 @@
-"""Run a command where it belongs: on the application server through SSM or SSH, or on this machine."""
+"""Run a command where it belongs: on this machine or through SSH; through SSM see `managed_host`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Protocol
 
-from .aws.ssm import STDOUT_LIMIT, RunCommand
 from .display import Shown, Table
 from .errors import CommandFailed, RunbookError, TornStream
-from .fetching import Exchange, fetched
 
+STDOUT_LIMIT = 24_000  # characters that SSM keeps of standard output; the rest is cut silently
 SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
 ENDING = 30  # seconds for a program to end after its last word
 
@@ -83,31 +82,6 @@ class Host(Protocol):
 
         Raises `CommandFailed` at the end of the block when the program failed.
         """
-
-
-class SsmHost:
-    """A managed instance, through SSM Run Command."""
-
-    def __init__(self, run_command: RunCommand, instance: str, exchange: Exchange | None = None) -> None:
-        """`exchange`: where output goes through that is too long for commands."""
-        self._run_command, self._exchange = run_command, exchange
-        self._instance = instance
-        self._instance_id: str | None = None
-        self.name = instance
-        self.python, self.remote = "python3", True
-
-    def run(self, script: str, *, timeout: int = 120, changes: bool = False) -> CommandResult:
-        """See Host."""
-        if self._instance_id is None:
-            self._instance_id = self._run_command.instance(self._instance).instance_id
-        status, output, errors = self._run_command.run(self._instance_id, script, timeout=timeout, changes=changes)
-        return CommandResult(script, status, output, errors, self.name)
-
-    @contextmanager
-    def stream(self, command: Sequence[str], data: bytes) -> Iterator[IO[bytes]]:
-        """See Host. What it says is fetched by commands, up to `fetching.LIMIT`; more needs an exchange."""
-        with fetched(self, command, data, self._exchange) as output:
-            yield output
 
 
 class ProcessHost:

@@ -27,7 +27,8 @@ from .evidence import approval, kernel
 from .evidence.changer import Changer
 from .evidence.folder import ONLY_LOOKING, RunFolder, changer_path, memory
 from .filters import Filters
-from .hosts import Host, ProcessHost, SsmHost
+from .hosts import Host, ProcessHost
+from .managed_host import SsmHost
 from .migration import DatabaseMigration, ends
 from .settings import DmsSettings, Environment, knobs, load_environment, overridden
 from .share import Share

@@ -30,6 +30,7 @@ COUNTED = ("vanished", "skipped", "not looked into")
 PLAN = "plan"  # the shard without rows whose facts are the plan
 DIGEST = ["key", "size", "mtime_ns", "checksum_algorithm", "checksum_type", "checksum", "problem"]
 Report = Callable[[Progress], None]
+Planned = Callable[[list[str]], None]
 
 # Makes a package of the modules' text and calls the last one's `main`. Isolated (-I), so that it imports nothing from
 # the folders that it scans.
@@ -94,16 +95,18 @@ def scan(
     side: Side,
     options: ScanOptions = ScanOptions(),
     progress: Report | None = None,
+    planned: Planned = lambda cuts: None,
 ) -> Inventory:
     """Every entry below `root`, with its metadata; goes on where an earlier scan into `folder` was stopped.
 
+    `planned` hears soon which keys cut the tree into shards: none when it is a small one.
     Raises `TornStream` when it stops early (finished shards are kept), `CommandFailed` when it cannot be done.
     """
     with Writer(folder, side=side, root=root, parameters={"host": host.name, **options.left_out()}) as writer:
         plan = writer.shard_facts.get(PLAN)
         finished = sorted(int(name) for name in writer.finished - {PLAN})
         cuts = plan["cuts"] if plan else None
-        receiver = _Receiver(writer, side, progress, None if cuts is None else len(cuts) + 1)
+        receiver = _Receiver(writer, side, progress, planned, None if cuts is None else len(cuts) + 1)
         receiver.take(_answer(host, options, "scan", root, cuts=cuts, finished=finished))
         facts = dict(writer.shard_facts)
         plan = facts.pop(PLAN)
@@ -118,6 +121,7 @@ class _Receiver:
     writer: Writer
     side: str
     progress: Report | None
+    planned: Planned
     shards: int | None  # in all, by the plan; None: it is not made yet
     before: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -143,6 +147,7 @@ class _Receiver:
         if PLAN not in self.writer.finished:
             with self.writer.shard(PLAN, 0) as shard:
                 shard.facts = facts
+        self.planned(facts["cuts"])
 
     def _shard(self, block: Block, unfinished: ExitStack) -> None:
         if block.shard not in self.open:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pytest
 
 from runbook_lib.aws import listing, wire, workers
-from runbook_lib.aws.listing import ListOptions, gaps, list_bucket, thinned
+from runbook_lib.aws.listing import ListOptions, gaps, list_bucket
 from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError, TornStream
 from runbook_lib.inventory.store import Inventory, Writer
+from runbook_lib.inventory.underway import thinned
 from tests.inventories import file, inventory
 from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET

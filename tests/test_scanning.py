@@ -23,9 +23,10 @@ from awscrt import checksums
 from runbook_lib.aws.client import Credentials, Session
 from runbook_lib.aws.ssm import RunCommand
 from runbook_lib.errors import CommandFailed, InventoryError, RunbookError
-from runbook_lib.hosts import Host, ProcessHost, SsmHost
+from runbook_lib.hosts import Host, ProcessHost
 from runbook_lib.inventory.progress import Progress
 from runbook_lib.lab.core import PREMISES_REGION
+from runbook_lib.managed_host import SsmHost
 from runbook_lib.scanning import ScanOptions, capabilities, digests, look_again, scan
 from tests.test_scanner import agrees
 from tests.throwaway import ThrowawayLab, connection

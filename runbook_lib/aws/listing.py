@@ -15,6 +15,7 @@ from ..inventory.blocks import Block
 from ..inventory.progress import Progress
 from ..inventory.schema import LONGEST_KEY
 from ..inventory.store import Inventory, ShardWriter, Writer
+from ..inventory.underway import Underway, thinned
 from .client import Session
 from .pages import microseconds
 from .workers import USUAL, Workers, door, sent
@@ -35,13 +36,14 @@ def list_bucket(
     prefix: str,
     folder: Path,
     *,
-    cut_from: Inventory | None,
+    cut_from: Inventory | Underway | None,
     options: ListOptions = USUAL,
     progress: Report | None = None,
 ) -> Inventory:
     """Every object below a prefix, as LIST shows it: no metadata, and no checksum but the ETag.
 
-    `cut_from` is an inventory of about the same keys: its keys cut the ranges. Goes on where an earlier call stopped.
+    `cut_from` is an inventory of about the same keys, or one that is being made: its keys cut the ranges. Goes on where
+    an earlier call stopped.
     """
     at = door(session, region, bucket, prefix, options)
     root = f"s3://{bucket}/{prefix}"
@@ -49,7 +51,7 @@ def list_bucket(
         if options.method == "boto3":
             return _by_boto3(session, region, bucket, prefix, writer)
         listing = _Listing(writer, prefix, cut_from, options, progress)
-        if cut_from is None or cut_from.rows < FEW:
+        if cut_from is None or (isinstance(cut_from, Inventory) and cut_from.rows < FEW):
             listing.few(Workers(session, at, 0, options.connections))
         listing.all(Workers(session, at, options.processes, options.connections + 1))
         return writer.finish(method="LIST", requests=listing.requests)
@@ -70,13 +72,20 @@ class _Listing:
     """The ranges of one listing: which are done, which are left, who is writing which."""
 
     def __init__(
-        self, writer: Writer, prefix: str, cut_from: Inventory | None, options: ListOptions, progress: Report | None
+        self,
+        writer: Writer,
+        prefix: str,
+        cut_from: Inventory | Underway | None,
+        options: ListOptions,
+        progress: Report | None,
     ) -> None:
         self._writer, self._prefix, self._options, self._source = writer, prefix, options, cut_from
         self._progress = progress or (lambda seen: None)
         self._shards = Shards(writer)
         self._began, self._before = time.monotonic(), writer.rows
         self._split = True
+        self._lock = threading.Lock()
+        self._even: list[str] | None = None  # see _all_cuts
         self.requests: dict[str, int] = {}
 
     def few(self, workers: Workers) -> None:
@@ -90,10 +99,7 @@ class _Listing:
         if not self._left():
             return
         self._split = True
-        threads = self._options.connections * max(1, self._options.processes)
-        rows = self._source.rows if self._source else 0
-        count = threads * max(1, -(-rows // (threads * self._options.range_keys)))
-        cuts = self._cuts(count) if rows >= FEW else []
+        cuts = self._all_cuts() or (self._cuts(4 * self._threads) if isinstance(self._source, Underway) else [])
         jobs = self._jobs(cuts, self._options.pages)
         self._run(workers, jobs if cuts else (self._cut_job(*gap) for gap in self._left()))
 
@@ -107,6 +113,18 @@ class _Listing:
 
     def _left(self) -> list[Gap]:
         return gaps((facts["after"], facts["last"]) for facts in self._writer.shard_facts.values())
+
+    @property
+    def _threads(self) -> int:
+        return self._options.connections * max(1, self._options.processes)
+
+    def _all_cuts(self) -> list[str]:
+        """The keys that cut the source evenly; none as long as its keys are not known, or few."""
+        with self._lock:
+            if self._even is None and self._source and self._source.rows >= FEW:
+                ranges = -(-self._source.rows // (self._threads * self._options.range_keys))
+                self._even = self._cuts(self._threads * ranges)
+            return self._even or []
 
     def _cuts(self, count: int) -> list[str]:
         cuts = self._source.cut(count) if self._source and count > 1 else []
@@ -126,9 +144,8 @@ class _Listing:
         ]
 
     def _cut_job(self, after: str, last: str | None) -> Job:
-        wanted = self._options.connections * max(1, self._options.processes)
-        shard = f"cut {after}"
-        return {"do": "cuts", "shard": shard, "prefix": self._prefix, "after": after, "last": last, "wanted": wanted}
+        place = {"shard": f"cut {after}", "prefix": self._prefix, "after": after, "last": last}
+        return {"do": "cuts", **place, "wanted": self._threads}
 
     def _handle(self, block: Block) -> Iterable[Job]:
         """Write a block; what a range left over is cut and listed."""
@@ -141,10 +158,15 @@ class _Listing:
             cuts = thinned(facts["cuts"], 4 * self._options.connections)
             return self._ranges((facts["after"], facts["last"]), cuts, self._options.pages)
         self._shards.end(block.shard, after=facts["after"], last=facts["last"])
-        return [self._cut_job(*facts["left"])] if "left" in facts and self._split else ()
+        return self._rest(*facts["left"]) if "left" in facts and self._split else ()
+
+    def _rest(self, after: str, last: str | None) -> list[Job]:
+        """What a range left over: cut by the source's keys where these are known by now, else by what S3 shows."""
+        jobs = self._ranges((after, last), self._all_cuts(), self._options.pages)
+        return jobs if len(jobs) > 1 else [self._cut_job(after, last)]
 
     def _beat(self, requests: int) -> None:
-        expected = self._source.rows if self._source else None
+        expected = (self._source.rows if self._source else 0) or None
         rows, size = self._writer.rows + self._shards.rows, self._writer.bytes
         self._progress(Progress("bucket", "listing", rows, size, requests, expected, self._began, self._before))
 
@@ -193,11 +215,6 @@ class Shards:
 
 class _Dropped(Exception):
     """A shard is not finished."""
-
-
-def thinned(cuts: list[str], most: int) -> list[str]:
-    """So many of the cuts at most, evenly."""
-    return cuts if len(cuts) <= most else [cuts[at * len(cuts) // most] for at in range(most)]
 
 
 def _by_boto3(session: Session, region: str, bucket: str, prefix: str, writer: Writer) -> Inventory:

@@ -13,7 +13,6 @@ from ..waiting import wait_until
 from .client import Session
 
 STILL_GOING = {"Pending", "InProgress", "Delayed", "Cancelling", "Unknown"}
-STDOUT_LIMIT = 24_000  # characters that SSM keeps of standard output; the rest is cut silently
 
 
 @dataclass(frozen=True)

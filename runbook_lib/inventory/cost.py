@@ -9,7 +9,7 @@ from ..display import plural
 
 GIB, TIB = 1024**3, 1024**4
 SEEN = "2026-11-21"  # when these were written down; the pages themselves have the last word
-LIST_PAGE = 1000  # keys
+LIST_PAGE, MILLION = 1000, 1_000_000  # keys
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,13 @@ def spent(requests: Mapping[str, int], *, read: int = 0) -> Cost:
     reads = sum(requests.get(kind, 0) for kind in ("HEAD", "GET", "ATTRIBUTES"))
     lists, kms = requests.get("LIST", 0), requests.get("KMS", 0)
     return Cost(_counted((Item(LISTED, lists), Item(READ, reads), Item(KMS, kms), Item(OUT, read / GIB))), spent=True)
+
+
+LISTING = (
+    "LIST goes on beside the scan: AWS charges "
+    f"{dollars(LISTED.usd * MILLION / LIST_PAGE, about='')} for a million objects at most. What it all costs is said "
+    "when they are counted."
+)
 
 
 def athena(scanned: int) -> Cost:

@@ -136,15 +136,15 @@ def plan(tree: Tree, scan: Scan, processes: int) -> List[str]:
             if tree.elsewhere():
                 continue
             with os.scandir(b".") as entries:
-                names = [(e.name, e.is_dir(follow_symlinks=False)) for e in islice(entries, scan.limit)]
+                found = [(e.name, e.is_dir(follow_symlinks=False)) for e in islice(entries, scan.limit)]
         except OSError:
             continue  # the scan comes here again, and says so in the folder's row
-        read += len(names)
-        scan.pace.spent(len(names))
-        parts = sorted(keyed(names))
-        if len(names) == scan.limit:  # a huge folder: as many pieces as there are processes
-            cuts.update(key + parts[len(parts) * i // processes][0] for i in range(1, processes))
-        folders = [(key + part, path + name + b"/") for part, name in parts if part[-1:] == b"/"]
+        read += len(found)
+        scan.pace.spent(len(found))
+        parts, names = keyed([name for name, _ in found], [folder for _, folder in found])
+        if len(parts) == scan.limit:  # a huge folder: as many pieces as there are processes
+            cuts.update(key + parts[len(parts) * i // processes] for i in range(1, processes))
+        folders = [(key + part, path + name + b"/") for part, name in zip(parts, names) if part[-1:] == b"/"]
         folders = [one for one in folders if one[0] not in scan.filter.skipped and scan.filter.looks_into(one[0])]
         cuts.update(folder for folder, _ in folders)
         waiting.extend(folders)

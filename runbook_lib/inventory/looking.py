@@ -10,8 +10,8 @@ import re
 import stat
 import time
 from array import array
-from operator import lt
-from typing import Any, Dict, Iterable, List, Match, Optional, Sequence, Tuple, Union
+from operator import itemgetter, lt
+from typing import Any, Dict, List, Match, Optional, Sequence, Tuple, Union
 
 from .encoding import encode, numbers, some_numbers, some_strings, strings
 
@@ -19,11 +19,12 @@ PIECE = 900  # bytes of a path given to the kernel at once; PATH_MAX is 4096, on
 FILE, FOLDER, LINK, OTHER = range(4)  # as schema.KINDS
 KIND_OF_TYPE = bytes({8: FILE, 4: FOLDER, 10: LINK}.get(number, OTHER) for number in range(256))  # of st_mode >> 12
 FAR = 1 << 63  # nanoseconds
+MODE = itemgetter(0)  # of a stat_result: faster than its name
 CHANGED = "changed while looking"
 NOT_UTF8 = "not UTF-8"
 GONE = (errno.ENOENT, errno.ENOTDIR)
 
-Name = Tuple[bytes, bytes]  # the key's part, a folder's with '/', and the name on disk
+Names = Tuple[List[bytes], List[bytes]]  # parts of keys, a folder's with '/', and names on disk; one list where alike
 Seen = Union[os.stat_result, OSError]
 Target = Tuple[Optional[bytes], Optional[str]]
 
@@ -46,14 +47,19 @@ class Block:
         at = len(self.keys)
         modes, inodes, _, links, uids, gids, sizes = list(zip(*stats))[:7]  # one pass in C over what a stat begins with
         kind_of = {mode: KIND_OF_TYPE[mode >> 12] for mode in set(modes)}  # few are different
-        kinds = bytes(map(kind_of.__getitem__, modes))
+        permissions = {mode: mode & 0o7777 for mode in kind_of}
+        if len(kind_of) == 1:
+            kinds = bytes([kind_of[modes[0]]]) * len(keys)
+            permitted = array("i", [permissions[modes[0]]]) * len(keys)
+        else:
+            kinds = bytes(map(kind_of.__getitem__, modes))
+            permitted = array("i", [permissions[mode] for mode in modes])
         self.keys += keys
         self.kinds += kinds
         columns = self.numbers
-        permissions = {mode: mode & 0o7777 for mode in kind_of}
+        columns["mode"].extend(permitted)
         for name, values in (("size", sizes), ("uid", uids), ("gid", gids)):
             columns[name].extend(array("q", values))  # which is faster than to extend it with each of them
-        columns["mode"].extend(array("i", [permissions[mode] for mode in modes]))
         try:
             columns["mtime_ns"].extend(array("q", [s.st_mtime_ns for s in stats]))
         except OverflowError:
@@ -200,9 +206,10 @@ def look(name: bytes) -> Seen:
 def all_files(seen: List[Any]) -> bool:
     """Whether all could be looked at, and are regular files."""
     try:
-        return {s.st_mode >> 12 for s in seen} == {8}
-    except AttributeError:  # one is an error
+        modes = set(map(MODE, seen))
+    except TypeError:  # one is an error
         return False
+    return all(mode >> 12 == 8 for mode in modes)
 
 
 def is_link(seen: Seen) -> bool:
@@ -250,14 +257,19 @@ def _byte(written: "Match[bytes]") -> bytes:
     return b"\\" if written.group(1) == b"\\" else bytes([int(written.group(1)[1:], 16)])
 
 
-def keyed(names: Iterable[Tuple[bytes, bool]]) -> List[Name]:
-    """Names of the working folder, and whether each is a folder, with the part of the key that each becomes."""
-    made = [(name + b"/" if folder else name, name) for name, folder in names]
+def keyed(names: List[bytes], folders: List[bool]) -> Names:
+    """Names of the working folder, and whether each is a folder, in order of the parts of keys that they become."""
     try:
-        b"/".join([name for _, name in made]).decode("utf-8")
-        return made
+        b"/".join(names).decode("utf-8")
     except UnicodeDecodeError:
-        return [(key_of(name) + part[len(name) :], name) for part, name in made]
+        parts = [key_of(name) + b"/" if folder else key_of(name) for name, folder in zip(names, folders)]
+    else:
+        if True not in folders:
+            names = sorted(names)
+            return names, names
+        parts = [name + b"/" if folder else name for name, folder in zip(names, folders)]
+    both = sorted(zip(parts, names))
+    return [part for part, _ in both], [name for _, name in both]
 
 
 class Pace:

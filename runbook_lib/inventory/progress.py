@@ -45,6 +45,31 @@ class Progress:
         return f"{self.side}: {self.doing}, {self.entries:,}{of} entries, {self.rate(now):,.0f} a second{end}"
 
 
+@dataclass(frozen=True)
+class Beside:
+    """One look at two pieces of work that go on at once."""
+
+    one: Progress
+    other: Progress
+
+    @property
+    def doing(self) -> str:
+        """What each does."""
+        return f"{self.one.doing}, {self.other.doing}"
+
+    @property
+    def began(self) -> float:
+        """time.monotonic() when the first of them began."""
+        return min(self.one.began, self.other.began)
+
+    def sentence(self, now: float) -> str:
+        """Both, on one line."""
+        return f"{self.one.sentence(now)}; {self.other.sentence(now)}"
+
+
+Look = Progress | Beside
+
+
 def _sized(count: float) -> str:
     """'12 bytes', '3.4 GiB'."""
     units = iter(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"))

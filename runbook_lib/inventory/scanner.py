@@ -4,13 +4,13 @@ A folder sorts as `name/`, so a depth-first walk is in order, and a shard is sim
 stays what it is when the tree changes. Sent to the application server as it is: the standard library only, Python 3.6
 or newer.
 """
-# ruff: noqa: UP006, UP031, UP035, UP045
+# ruff: noqa: B905, UP006, UP031, UP035, UP045
 
 import os
 import stat
 import time
 from itertools import islice
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Tuple
 
 from .encoding import encode as encode
 from .encoding import end_of_shard, say
@@ -18,7 +18,7 @@ from .looking import (
     CHANGED,
     GONE,
     Block,
-    Name,
+    Names,
     Pace,
     Seen,
     Target,
@@ -130,40 +130,45 @@ class Scan:
             return False
         return key >= self.low or (key[-1:] == b"/" and after(key) > self.low)
 
-    def runs(self, key: bytes, path: bytes, entries: Any) -> Iterator[List[Name]]:
-        """A folder's names that are in the shard, sorted; of a huge folder in several sorted runs."""
+    def runs(self, key: bytes, path: bytes, entries: Any) -> Iterator[Names]:
+        """A folder's names that are in the shard, in order; of a huge folder in several ordered runs."""
         first = True
         while True:
-            names = [(e.name, e.is_dir(follow_symlinks=False)) for e in islice(entries, self.limit)]
+            some = list(islice(entries, self.limit))
+            names, folders = [e.name for e in some], [e.is_dir(follow_symlinks=False) for e in some]
             full = len(names) == self.limit
             if not full:
                 entries.close()  # no open folder on every level of a deep tree
             if first or self.back(path):
-                yield sorted(self.mine(key, keyed(names)))
+                yield self.mine(key, *keyed(names, folders))
             if not full:
                 return
             first = False
 
-    def mine(self, key: bytes, names: List[Name]) -> List[Name]:
+    def mine(self, key: bytes, parts: List[bytes], names: List[bytes]) -> Names:
         """Those of a folder's names that belong to the shard and are not skipped."""
-        if not key and self.filter.skipped:
-            skipped = {name[0] for name in names} & self.filter.skipped
-            names = [name for name in names if name[0] not in skipped]
+        skipped: FrozenSet[bytes] = frozenset()
+        if not key:
+            skipped = self.filter.skipped.intersection(parts)
             self.facts["skipped"] += sum(self.low <= one and (self.high is None or one < self.high) for one in skipped)
-        return names if self.whole(key) else [name for name in names if self.holds(key + name[0])]
+        whole = self.whole(key)
+        if whole and not skipped:
+            return parts, names
+        own = [i for i, part in enumerate(parts) if part not in skipped and (whole or self.holds(key + part))]
+        return [parts[i] for i in own], [names[i] for i in own]
 
     def folder(self, key: bytes, path: bytes, entries: Any) -> Iterator[Child]:
         """Rows of all in a folder; yields its folders, each to be walked before this goes on."""
         away = False
-        for names in self.runs(key, path, entries):
-            if names and self.block.keys and key + names[0][0] < self.block.keys[-1]:
+        for parts, names in self.runs(key, path, entries):
+            if names and self.block.keys and key + parts[0] < self.block.keys[-1]:
                 self.flush()  # the next sorted run of a huge folder
             for at in range(0, len(names), self.chunk):
                 if away and not self.back(path):
                     self.facts["vanished"] += len(names) - at
                     break
                 away = False
-                for child in self.entries(key, path, names[at : at + self.chunk]):
+                for child in self.entries(key, path, parts[at : at + self.chunk], names[at : at + self.chunk]):
                     yield child
                     away = True
 
@@ -177,30 +182,29 @@ class Scan:
             raise
         return True
 
-    def entries(self, key: bytes, path: bytes, names: List[Name]) -> Iterator[Child]:
+    def entries(self, key: bytes, path: bytes, parts: List[bytes], names: List[bytes]) -> Iterator[Child]:
         """Rows of some names of the working folder; yields its folders where they stand between the others."""
         self.beat(len(names))
-        parts, disk = [part for part, _ in names], [name for _, name in names]
-        seen = looks(disk)
-        if key == path and parts == disk and all_files(seen):
-            self.plain(key, names, seen)
+        seen = looks(names)
+        if key == path and parts == names and all_files(seen):
+            self.plain(key, parts, seen)
             return
-        targets = {i: target(names[i][1]) for i, found in enumerate(seen) if is_link(found)}  # while we are here
+        targets = {i: target(names[i]) for i, found in enumerate(seen) if is_link(found)}  # while we are here
         done, odd_folder = 0, key != path
-        for i, (part, name) in enumerate(names):
+        for i, (part, name) in enumerate(zip(parts, names)):
             found = seen[i]
             if isinstance(found, OSError) or found.st_mode >> 12 != 8 or part != name or odd_folder:
-                self.plain(key, names[done:i], seen[done:i])
+                self.plain(key, parts[done:i], seen[done:i])
                 done = i + 1
                 child = self.odd(key + part, path + name, found, targets.get(i))
                 if child:
                     yield child
-        self.plain(key, names[done:], seen[done:])
+        self.plain(key, parts[done:], seen[done:])
 
-    def plain(self, key: bytes, names: List[Name], seen: List[Any]) -> None:
+    def plain(self, key: bytes, parts: List[bytes], seen: List[Any]) -> None:
         """Rows of files with nothing odd about them."""
-        if names:
-            self.block.extend([key + part for part, _ in names], seen)
+        if parts:
+            self.block.extend([key + part for part in parts], seen)
             if len(self.block.keys) >= ROWS:
                 self.flush()
 

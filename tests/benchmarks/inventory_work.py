@@ -36,13 +36,18 @@ def _cpu() -> float:
 
 
 def whole(tree: str, url: str, folder: str, threads: str, processes: str) -> None:
-    """Scan, list, compare by size; the inventories are written."""
+    """Scan and list, compare by size; the inventories are written."""
+    from runbook_lib.at_once import at_once
     from runbook_lib.inventory.merge import compare
     from runbook_lib.inventory.rules import Rules
 
     with step("after import"):
-        source = _scanned(tree, Path(folder) / "source", int(processes))
-        bucket = _listed(url, Path(folder) / "bucket", source, int(threads))
+        with step("scan and list"):
+            source, bucket = at_once(
+                lambda planned, told: _scanned(tree, Path(folder) / "source", int(processes), planned, told),
+                lambda keys, told: _listed(url, Path(folder) / "bucket", keys, int(threads), told),
+                lambda said: None,
+            )
         with step("compare"):
             found = compare(source, bucket, level="size", rules=Rules(), out=Path(folder) / "differences")
     said["files"] = found.files
@@ -53,7 +58,8 @@ def lists(url: str, folder: str, inventory: str) -> None:
     """LIST alone, its ranges cut from an inventory of the source."""
     from runbook_lib.inventory.store import Inventory
 
-    said["keys"] = _listed(url, Path(folder), Inventory.open(Path(inventory)), 16).rows
+    with step("list"):
+        said["keys"] = _listed(url, Path(folder), Inventory.open(Path(inventory)), 16).rows
 
 
 def boto3_lists(url: str) -> None:
@@ -144,25 +150,23 @@ def _forget(paths: list[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _scanned(tree: str, folder: Path, processes: int) -> Any:
+def _scanned(tree: str, folder: Path, processes: int, planned: Any, told: Any) -> Any:
     from runbook_lib.hosts import ProcessHost
     from runbook_lib.scanning import ScanOptions, scan
 
-    with step("scan"):
-        options = ScanOptions(processes=processes, nice=0)
-        return scan(ProcessHost("localhost", lambda: None), tree, folder, side="source", options=options)
+    host, options = ProcessHost("localhost", lambda: None), ScanOptions(processes=processes, nice=0)
+    return scan(host, tree, folder, side="source", options=options, progress=told, planned=planned)
 
 
-def _listed(url: str, folder: Path, source: Any, threads: int) -> Any:
+def _listed(url: str, folder: Path, keys: Any, threads: int, told: Any = None) -> Any:
     from runbook_lib.aws.client import Credentials, Session
     from runbook_lib.aws.listing import ListOptions, list_bucket
 
-    with step("list"):
-        session = Session(
-            record=lambda kind, **fields: None, endpoint_url=url, credentials=Credentials(*KEYS), home_region=REGION
-        )
-        options = ListOptions(connections=threads)
-        return list_bucket(session, REGION, BUCKET, "", folder, cut_from=source, options=options)
+    session = Session(
+        record=lambda kind, **fields: None, endpoint_url=url, credentials=Credentials(*KEYS), home_region=REGION
+    )
+    options = ListOptions(connections=threads)
+    return list_bucket(session, REGION, BUCKET, "", folder, cut_from=keys, options=options, progress=told)
 
 
 WORK: dict[str, Callable[..., None]] = {
