@@ -114,7 +114,7 @@ class FileSides:
         if (folder / MANIFEST).exists():
             return Inventory.open(folder, of={"side": "report", "root": self.latest().arn})
         found = self.report(folder)
-        self.session.asked.update(found.facts["requests"])
+        self.session.count(found.facts["requests"])
         return found
 
     def listed(self, source: Inventory | Underway, folder: Path, progress: Report) -> Inventory:
@@ -127,7 +127,7 @@ class FileSides:
             found = stored_inventory.from_s3_inventory(
                 self.session, self.region, manifest, place.bucket, place.prefix, folder, since=self._last_ended()
             )
-            self.session.asked.update(found.facts["requests"])
+            self.session.count(found.facts["requests"])
             return found
         return listing.list_bucket(
             self.session, self.region, place.bucket, place.prefix, folder,

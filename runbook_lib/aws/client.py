@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -98,6 +99,7 @@ class Session:
         self.places: dict[tuple[str, str, str], tuple[str, str]] = {}  # where buckets are: `workers.door` fills it
         self._clients: dict[tuple[str, str, bool], Client] = {}
         self._bulk: Counter[str] = Counter()
+        self._lock = threading.Lock()  # a scan and a listing may ask at once; boto3 makes clients in one thread only
         self._boto = self._session(credentials, profile, role_arn, home_region)
         self._watch()
 
@@ -117,6 +119,10 @@ class Session:
 
     def client(self, service: str, region: str, *, starts: bool = False) -> Client:
         """A client for a service in a region; `starts=True` for calls that start something: no SDK retries."""
+        with self._lock:
+            return self._client(service, region, starts)
+
+    def _client(self, service: str, region: str, starts: bool) -> Client:
         key = (service, region, starts)
         if key not in self._clients:
             config = Config(
@@ -131,6 +137,11 @@ class Session:
             boto = self._boto.client(service, region_name=region, endpoint_url=self.endpoint_url, config=config)
             self._clients[key] = Client(boto, service, self.guard)
         return self._clients[key]
+
+    def count(self, requests: Mapping[str, int]) -> None:
+        """Add requests to `asked`."""
+        with self._lock:
+            self.asked.update(requests)
 
     def frozen_credentials(self) -> tuple[str, str, str | None]:
         """What signs a request now: key, secret, token; renewed when they are about to end. Never shown."""

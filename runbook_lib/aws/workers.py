@@ -63,7 +63,7 @@ def door(session: Session, region: str, bucket: str, prefix: str, options: ListO
     place = (region, bucket, prefix)
     if place not in session.places:
         session.places[place] = _place(session, region, bucket, prefix)
-        session.asked["LIST"] += 1
+        session.count({"LIST": 1})
     url, proxy = session.places[place]
     ca = session.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or str(get_cert_path(True))
     return Door(
@@ -167,7 +167,7 @@ class Workers:
         return total
 
     def _record(self) -> None:
-        self._session.asked.update(self._counts())
+        self._session.count(self._counts())
         for kind, count in sorted(self._counts().items()):
             if kind in OPERATIONS and count:
                 self._session.record("aws-calls", service="s3", operation=OPERATIONS[kind], count=count, changes=False)
