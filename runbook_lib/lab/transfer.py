@@ -117,7 +117,6 @@ def main() -> int:
     channel = standard_channel()
     job = Job(**channel.receive())
     try:
-        channel.limit(job.options["BytesPerSecond"])
         hands = Hands(job, channel)
         run(hands)
         hands.reports.finish()

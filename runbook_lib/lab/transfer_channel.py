@@ -73,8 +73,9 @@ class Channel:
         self._free_at = 0.0  # when the bytes read so far will have flowed at the rate
 
     def receive(self) -> dict[str, Any]:
-        """The first line, the job; after it a thread listens for commands."""
+        """The first line, the job, with the limit it begins with; after it a thread listens for commands."""
         job: dict[str, Any] = json.loads(self._commands.readline())
+        self._rate = job["options"]["BytesPerSecond"]
         threading.Thread(target=self._listen, daemon=True).start()
         return job
 
@@ -120,11 +121,6 @@ class Channel:
             self._changed.wait_for(lambda: self._go or self._cancelled)
             self._go = False
         self.progress()
-
-    def limit(self, rate: int) -> None:
-        """Bytes per second from now on; -1 is no limit."""
-        with self._changed:
-            self._rate = rate
 
     @property
     def piece(self) -> int:

@@ -56,7 +56,14 @@ def test_a_task_that_is_started_while_its_last_run_still_ends_can_be_stopped(
 def test_tables_that_the_target_loses_are_in_error_and_the_others_go_on(world: World) -> None:
     world.loaded()
     world.lab.workload.start(50)
-    with world.target() as target:
+    with world.target() as target, target.transaction():
+        target.execute("lock table shop.payments")  # so that payments are under way when it goes
+
+        def under_way() -> bool:
+            payments = world.statistics()["shop.payments"]
+            return bool(payments["Inserts"] > payments["AppliedInserts"])
+
+        eventually(under_way)
         target.execute("drop table shop.payments, shop.order_items cascade")
     lost = ("shop.order_items", "shop.payments")
     eventually(lambda: {world.statistics()[key]["TableState"] for key in lost} == {"Table error"})
