@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 
 from .schema import KINDS, SCHEMA
 
+Order = Sequence[tuple[str, str]]  # columns, the first of them `key`, and "ascending" of each
+KEY: Order = [("key", "ascending")]
+
 
 def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with exactly the inventory's columns: what it does not have is null."""
@@ -63,10 +66,9 @@ def ascending(keys: pa.Array) -> bool:
     return len(keys) < 2 or bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
 
 
-def by_key(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch in order of its keys."""
-    keys = batch.column("key")
-    return batch if ascending(keys) else batch.take(pc.sort_indices(keys))
+def by_key(batch: pa.RecordBatch, order: Order = KEY) -> pa.RecordBatch:
+    """The batch in order of its keys; `order` has more columns where keys come twice."""
+    return batch if ascending(batch.column("key")) else batch.take(pc.sort_indices(batch, sort_keys=order))
 
 
 def one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
@@ -74,8 +76,21 @@ def one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
-def merged(runs: Sequence[Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
-    """The rows of sorted runs in one order; memory: one batch of each run."""
+def whole(run: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows of a sorted run, those of one key in one batch."""
+    held: list[pa.RecordBatch] = []
+    for batch in run:
+        if batch.num_rows:
+            rows = one([*held, batch])
+            before = below(rows.column("key"), last(rows))
+            if before:
+                yield rows.slice(0, before)
+            held = [rows.slice(before)]
+    yield from held
+
+
+def merged(runs: Sequence[Iterator[pa.RecordBatch]], order: Order = KEY) -> Iterator[pa.RecordBatch]:
+    """The rows of sorted runs in one order; memory: one batch of each run. Where keys come twice, runs are `whole`."""
     heads = [(run, batch) for run in runs if (batch := _next(run)) is not None]
     while len(heads) > 1:
         limit = min(last(batch) for _, batch in heads)
@@ -88,7 +103,7 @@ def merged(runs: Sequence[Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]
             if left is not None:
                 rest.append((run, left))
         heads = rest
-        yield by_key(one(pieces))
+        yield by_key(one(pieces), order)
     for run, batch in heads:
         yield batch
         yield from run
