@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from runbook_lib.errors import InventoryError
 from runbook_lib.filters import Filters
-from runbook_lib.inventory import names
 from runbook_lib.inventory.merge import compare
 from runbook_lib.inventory.pairing import joined
 from runbook_lib.inventory.result import Comparison
@@ -423,26 +422,3 @@ def test_arrows_memory_is_as_it_was_after_a_comparison(sides: Sides) -> None:
     before = pa.default_memory_pool().backend_name
     sides([file("a")], [file("a")])
     assert pa.default_memory_pool().backend_name == before
-
-
-def test_more_names_than_memory_has_room_for_are_missing_and_extra_and_that_is_said(
-    sides: Sides, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def too_many(*_: Any) -> Iterator[pa.RecordBatch]:
-        raise names.TooMany("no room")
-        yield
-
-    monkeypatch.setattr(names, "ordered", too_many)
-    monkeypatch.setattr(names, "collisions", too_many)
-    result = sides([file("A"), file("k")], [file("a"), file("k")])
-    assert found(result) == [("A", "missing"), ("a", "extra")]
-    assert "Not told: which names are the same but for case" in result.headline()
-
-
-def test_what_duckdb_cannot_do_leaves_no_half_result(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        names, "ORDERED", "SELECT error('no disk') FROM read_parquet($lines) WHERE $kind <> $form || $case"
-    )
-    with pytest.raises(InventoryError, match=r"cannot be put in order: .*no disk"):
-        sides([file("A"), file("k")], [file("a"), file("k")])
-    assert [path.name for path in (sides.folder / "1/out").iterdir()] == []

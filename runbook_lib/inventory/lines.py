@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from .differences import DIFFERENCES
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet would calculate, at the start of a cell
+ROW_GROUP = 4 << 20  # bytes of lines: what a Parquet file says of each group stays in memory until the file's end
 AT_ONCE = 8192  # lines: a row of Python values is far larger than one of Arrow's
 
 
@@ -23,16 +24,24 @@ class Lines:
         self.path = path
         self._new = path.with_name(path.name + ".new")
         self._writer = pq.ParquetWriter(self._new, DIFFERENCES, compression="zstd")
-        self.rows = 0
+        self._held: list[pa.RecordBatch] = []
+        self._bytes = 0  # of them
 
     def write(self, lines: pa.Table | pa.RecordBatch) -> None:
         """Add lines."""
-        if lines.num_rows:
-            self._writer.write(lines)
-            self.rows += lines.num_rows
+        self._held += lines.to_batches() if isinstance(lines, pa.Table) else [lines]
+        self._bytes += lines.nbytes
+        if self._bytes >= ROW_GROUP:
+            self._write()
+
+    def _write(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._held, DIFFERENCES))
+        self._held, self._bytes = [], 0
 
     def close(self) -> None:
         """Give the whole file its name."""
+        if self._bytes:
+            self._write()
         self._writer.close()
         self._new.replace(self.path)
 

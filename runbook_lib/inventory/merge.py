@@ -27,7 +27,7 @@ from .scope import Scope
 from .tops import Tops
 
 PROGRESS = Callable[[Progress], None]
-UNSORTED, PARQUET, CSV = "differences.found.parquet", "differences.parquet", "differences.csv"
+FOUND, PARQUET, CSV = "differences.found.parquet", "differences.parquet", "differences.csv"
 FIRST = 10  # differences that are shown
 
 
@@ -75,50 +75,35 @@ class _Run:
         self.sample, self.progress = sample, progress
         self.judge = Judge(level, rules, source.ended, sample)
         self.second = second
+        self.spill = out / "spill"  # for what does not fit in memory
         self.scopes = (Scope(rules.filters), Scope(rules.filters))
         self.tops = Tops()
-        self.hard_links = self.sparse = self.decomposed = self.entries = self.told = 0
+        self.hard_links = self.sparse = self.decomposed = self.entries = 0
         self.kinds: set[str] = set()  # of differences
         self.may_collide = False
-        self.spellings = True  # whether names that are the same otherwise spelled were told
         self.counts: dict[tuple[str, bool], Count] = {}
         self.first: dict[bool, list[Difference]] = {True: [], False: []}  # that fail, and that do not
 
     def look(self) -> None:
-        """Write what differs, then put it in order and count it."""
-        found = self.out / UNSORTED
+        """Write what differs, in order, then tell what is the same otherwise spelled and count it all."""
+        found = self.out / FOUND
         try:
             with Lines(found) as lines:
                 self._differences(lines)
-                if self.may_collide:
-                    self._collisions(lines)
-            in_order = lines.rows == self.told and not {d.MISSING, d.EXTRA} <= self.kinds
-            self._put(read(found) if in_order else self._ordered(found))
+            pa.default_memory_pool().release_unused()
+            self._put(self._told(found))
         finally:
             found.unlink(missing_ok=True)
-            if (self.out / "spill").exists():
-                shutil.rmtree(self.out / "spill")
+            if self.spill.exists():
+                shutil.rmtree(self.spill)
 
-    def _collisions(self, lines: Lines) -> None:
+    def _told(self, found: Path) -> Iterator[pa.RecordBatch]:
+        """The lines, by other spellings too."""
+        twins = names.twins(self.source, self.spill) if self.may_collide else iter(())
         scope = Scope(self.rules.filters)
-        try:
-            for batch in names.collisions(self.source, self.out):
-                lines.write(scope.inside(batch))
-        except names.TooMany:
-            self.spellings = False
-
-    def _ordered(self, found: Path) -> Iterator[pa.RecordBatch]:
-        """The lines in order, by other spellings too where memory allows: that is known before the first is given."""
-        lines = names.ordered(found, self.out)
-        try:
-            first = next(lines, None)
-        except names.TooMany:
-            self.spellings = False
-            yield from names.plain(found, self.out)
-            return
-        if first is not None:
-            yield first
-        yield from lines
+        both = {d.MISSING, d.EXTRA} <= self.kinds
+        pairs = names.pairs(found, self.spill) if both else iter(())
+        return names.told(read(found), map(scope.inside, twins), pairs)
 
     def _differences(self, lines: Lines) -> None:
         columns = COLUMNS[self.level]
@@ -135,7 +120,6 @@ class _Run:
                 self.kinds |= set(pc.unique(table["difference"]).to_pylist())
                 lines.write(table)
             self.progress(Progress("both sides", "comparing", self.entries, 0, 0, expected, began))
-        self.told = lines.rows
 
     def _side(self, side: int, inventory: Inventory, read: list[str], columns: list[str]) -> Iterator[pa.RecordBatch]:
         """One side's rows that take part, counted on their way."""
@@ -194,7 +178,6 @@ class _Run:
             decomposed=self.decomposed,
             parquet=self.out / PARQUET,
             csv=self.out / CSV,
-            spellings=self.spellings,
         )
 
 

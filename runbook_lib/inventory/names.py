@@ -1,29 +1,33 @@
-"""Which names are the same but for their case or their Unicode form? On disk, in DuckDB's bounded memory.
+"""Which names are the same but for their case or their Unicode form? In memory that does not grow with them.
 
-Case is compared as file systems that ignore it do, letter by letter ('ß' is not 'ss').
+Case is compared as file systems that ignore it do, letter by letter ('ß' is not 'ss'). Hashes of folded names, kept in
+fixed memory, tell who may have another spelling; these few are sorted by their folded names, and looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import InventoryError
 from . import differences as d
-from .reading import ROWS_AT_ONCE, Inventory
+from .differences import Mask
+from .folding import RESPELLED, TWINS, Folding
+from .lines import read
+from .reading import Inventory
+from .runs import KEY, merged, whole
+from .seen import Hashes, Seen, SeenTwice
+from .spilled import Spilled
 
-if TYPE_CHECKING:
-    import duckdb
-
-MEMORY = "128MB"  # for DuckDB; what does not fit is spilled beside the result
-
-
-class TooMany(InventoryError):
-    """More names than can be looked at in the memory that is allowed."""
+ALONE = pa.array([d.MISSING, d.EXTRA])
+NAMED = ["key", "spelled", *d.DIFFERENCES.names[1:]]  # a line whose `key` is its folded name
+BY_NAME = [*KEY, ("difference", "ascending"), ("spelled", "ascending")]
+LINE, TWIN, PAIR = range(3)  # where a line comes from
+FROM = d.DIFFERENCES.append(pa.field("from", pa.int8()))
 
 
 def may_collide(keys: pa.Array) -> bool:
@@ -37,112 +41,115 @@ def decomposed(keys: pa.Array) -> int:
     return int(pc.sum(pc.not_equal(odd, pc.utf8_normalize(odd, "NFC"))).as_py() or 0) if len(odd) else 0
 
 
-def connection(folder: Path) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory that spills into the folder."""
-    import duckdb
-
-    spill = str(folder / "spill")
-    return duckdb.connect(
-        config={"memory_limit": MEMORY, "threads": 1, "temp_directory": spill, "preserve_insertion_order": False}
-    )
-
-
-COLLISIONS = """
-WITH folded AS (SELECT hash(nfc_normalize(lower(key))) AS folded FROM read_parquet($files, hive_partitioning=false)),
-twice AS (SELECT folded FROM folded GROUP BY folded HAVING count(*) > 1),
-suspects AS (
-    SELECT key, nfc_normalize(lower(key)) AS name, kind::VARCHAR AS kind, size
-    FROM read_parquet($files, hive_partitioning=false)
-    WHERE hash(nfc_normalize(lower(key))) IN (SELECT folded FROM twice)
-),
-beside AS (
-    SELECT *, coalesce(lag(key) OVER same, lead(key) OVER same) AS twin
-    FROM suspects WINDOW same AS (PARTITION BY name ORDER BY key)
-)
-SELECT
-    key, CASE WHEN nfc_normalize(key) = nfc_normalize(twin) THEN $form ELSE $case END AS difference, false AS fails,
-    kind, key AS source, twin AS other, size AS source_bytes, NULL::BIGINT AS other_bytes
-FROM beside WHERE twin IS NOT NULL
-"""
+def twins(source: Inventory, folder: Path) -> Iterator[pa.RecordBatch]:
+    """Keys of one side of which another one differs by case or Unicode form only; lines of the result, in order."""
+    lines = Spilled(folder / "twins", d.ORDER)
+    for batch in _alike(source, folder / "alike").batches():
+        same = _same_as_before(batch, "key")
+        chosen = np.flatnonzero(same | np.append(same[1:], False))
+        lines.write(_respelled(batch.take(chosen), batch.take(np.where(same, -1, 1)[chosen] + chosen)))
+    return lines.batches()
 
 
-def collisions(source: Inventory, folder: Path) -> Iterator[pa.RecordBatch]:
-    """Keys of one side of which another one differs by case or Unicode form only; lines of the result."""
-    values = {"files": [str(path) for path in source.files], "form": d.SAME_BUT_FORM, "case": d.SAME_BUT_CASE}
-    with connection(folder) as database:
-        yield from _batches(database, COLLISIONS, values)
+def _alike(source: Inventory, folder: Path) -> Spilled:
+    """By folded name: keys of which another one may have the same, and a few more."""
+    suspects, twice = Spilled(folder, BY_NAME), SeenTwice()
+    with Folding(TWINS) as folding:
+        for batch in source.batches(["key"]):
+            twice.add(folding.hashes(batch.column("key")))
+        for batch in source.batches(["key", "kind", "size"]):
+            some = batch.filter(pa.array(twice.has(folding.hashes(batch.column("key")))))
+            for lines in d.said(d.SAME_BUT_CASE, some, None, fails=False).to_batches():
+                suspects.write(_named(some.column("key"), lines, folding))
+    return suspects
 
 
-# A missing and an extra key that are the same name otherwise spelled become one line.
-ORDERED = """
-WITH lines AS (SELECT * FROM read_parquet($lines, hive_partitioning=false)),
-alone AS (
-    SELECT *, rtrim(key, '/') AS bare, nfc_normalize(lower(nfc_normalize(bare))) AS name, hash(name) AS hashed
-    FROM lines WHERE difference IN ('missing', 'extra')
-),
-twice AS (
-    SELECT hashed FROM alone WHERE difference = 'missing' INTERSECT SELECT hashed FROM alone WHERE difference = 'extra'
-),
-named AS (
-    SELECT *, row_number() OVER (PARTITION BY difference, name ORDER BY key) AS number
-    FROM alone WHERE hashed IN (SELECT hashed FROM twice)
-),
-pairs AS (
-    SELECT
-        ours.key AS ours, theirs.key AS theirs, theirs.other_bytes AS bytes,
-        CASE
-            WHEN ours.bare = theirs.bare THEN $kind
-            WHEN nfc_normalize(ours.bare) = nfc_normalize(theirs.bare) THEN $form
-            ELSE $case
-        END AS difference
-    FROM named AS ours JOIN named AS theirs
-        ON ours.name = theirs.name AND ours.number = theirs.number
-        AND ours.difference = 'missing' AND theirs.difference = 'extra'
-)
-SELECT
-    lines.key, CASE WHEN missing THEN pairs.difference ELSE lines.difference END AS difference, lines.fails, lines.kind,
-    CASE WHEN missing THEN lines.key ELSE lines.source END AS source,
-    CASE WHEN missing THEN pairs.theirs ELSE lines.other END AS other, lines.source_bytes,
-    CASE WHEN missing THEN pairs.bytes ELSE lines.other_bytes END AS other_bytes
-FROM (SELECT *, difference = 'missing' AND key IN (SELECT ours FROM pairs) AS missing FROM lines) AS lines
-LEFT JOIN pairs ON lines.key = pairs.ours
-WHERE NOT (lines.difference = 'extra' AND lines.key IN (SELECT theirs FROM pairs))
-    AND NOT coalesce(lines.difference IN ($form, $case) AND lines.difference = pairs.difference, false)
-ORDER BY lines.key, difference
-"""
+def pairs(found: Path, folder: Path) -> Iterator[pa.RecordBatch]:
+    """Of a file of lines, what is missing and extra under two spellings, in order: a line for each two.
 
-PLAIN = "SELECT * FROM read_parquet($lines, hive_partitioning=false) ORDER BY key, difference"
+    The line has the missing key; the extra key comes as an `extra` line. `told` puts them in the place of both.
+    """
+    lines = Spilled(folder / "pairs", d.ORDER)
+    for batch in _apart(found, folder / "apart").batches():
+        mine, theirs = _paired(batch)
+        lines.write(_respelled(mine, theirs))
+        lines.write(pa.RecordBatch.from_arrays(theirs.columns[1:], schema=d.DIFFERENCES))
+    return lines.batches()
 
 
-def ordered(lines: Path, folder: Path) -> Iterator[pa.RecordBatch]:
-    """The lines of a file in order, with what is missing and extra under two spellings as one."""
-    values = {"lines": str(lines), "kind": d.KIND, "form": d.SAME_BUT_FORM, "case": d.SAME_BUT_CASE}
-    with connection(folder) as database:
-        yield from _batches(database, ORDERED, values)
+def _apart(found: Path, folder: Path) -> Spilled:
+    """By folded name: what is missing where the same may be extra, the other way round, and a few more."""
+    suspects, missing, extra = Spilled(folder, BY_NAME), Seen(), Seen()
+    with Folding(RESPELLED) as folding:
+        for _, hashes, ours in _alone(found, folding):
+            missing.add(hashes[ours])
+            extra.add(hashes[~ours])
+        for batch, hashes, ours in _alone(found, folding):
+            some = batch.filter(pa.array(np.where(ours, extra.has(hashes), missing.has(hashes))))
+            suspects.write(_named(_bare(some.column("key")), some, folding))
+    return suspects
 
 
-def plain(lines: Path, folder: Path) -> Iterator[pa.RecordBatch]:
-    """The lines of a file in order, and nothing else."""
-    with connection(folder) as database:
-        yield from _batches(database, PLAIN, {"lines": str(lines)})
+def told(
+    lines: Iterator[pa.RecordBatch], twins: Iterator[pa.RecordBatch], pairs: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The lines in order, with twins between them; what is missing and extra under two spellings is one line."""
+    runs = [whole(_from(place, run)) for place, run in ((LINE, lines), (TWIN, twins), (PAIR, pairs))]
+    for batch in merged(runs, [*d.ORDER, ("from", "descending")]):
+        of = np.asarray(batch.column("from"))
+        paired = pc.is_in(batch.column("key"), value_set=batch.column("key").filter(pa.array(of == PAIR)))
+        gone = pc.and_(paired, pc.is_in(batch.column("difference"), value_set=ALONE))
+        said = _same_as_before(batch, "key") & _same_as_before(batch, "difference") & (of == TWIN)
+        kept = batch.filter(pc.invert(pc.or_(gone, pa.array(said))))
+        yield pa.RecordBatch.from_arrays(kept.columns[:-1], schema=d.DIFFERENCES)
 
 
-def _batches(database: duckdb.DuckDBPyConnection, statement: str, values: dict[str, Any]) -> Iterator[pa.RecordBatch]:
-    import duckdb
+def _alone(found: Path, folding: Folding) -> Iterator[tuple[pa.RecordBatch, Hashes, Mask]]:
+    """What is on one side only, with the hashes of its folded names, and whether it is missing."""
+    for batch in read(found):
+        some = batch.filter(pc.is_in(batch.column("difference"), value_set=ALONE))
+        missing = pc.equal(some.column("difference"), d.MISSING).to_numpy(zero_copy_only=False)
+        yield some, folding.hashes(_bare(some.column("key"))), missing
 
-    try:
-        for batch in database.sql(statement, params=values).to_arrow_reader(ROWS_AT_ONCE):
-            yield pa.RecordBatch.from_arrays(
-                [column.cast(field.type) for column, field in zip(batch.columns, d.DIFFERENCES, strict=True)],
-                schema=d.DIFFERENCES,
-            )
-    except (duckdb.Error, OSError) as error:  # Arrow's reader wraps what DuckDB says while rows are fetched
-        if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in str(error):
-            raise TooMany(
-                f"The differences do not fit into {MEMORY} of memory: {str(error).splitlines()[0]}. Correct what "
-                "differs most (a wrong prefix or filter makes every file differ), then compare again."
-            ) from error
-        raise InventoryError(
-            f"The differences cannot be put in order: {error}. Look whether the disk of the result's folder has room, "
-            "then compare again."
-        ) from error
+
+def _bare(keys: pa.Array) -> pa.Array:
+    return pc.ascii_rtrim(keys, "/")
+
+
+def _named(names: pa.Array, lines: pa.RecordBatch, folding: Folding) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([folding.names(names), *lines.columns], NAMED)
+
+
+def _paired(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Of whole names in order, the first missing and the first extra of each, the second ones, and so on."""
+    at = np.arange(rows.num_rows)
+    same = _same_as_before(rows, "key")
+    begins = ~(same & _same_as_before(rows, "difference"))
+    number = at - np.maximum.accumulate(np.where(begins, at, 0))
+    code = np.cumsum(~same) * rows.num_rows + number
+    missing = pc.equal(rows.column("difference"), d.MISSING).to_numpy(zero_copy_only=False)
+    mine, theirs = np.flatnonzero(missing), np.flatnonzero(~missing)
+    _, ours, others = np.intersect1d(code[mine], code[theirs], assume_unique=True, return_indices=True)
+    return rows.take(mine[ours]), rows.take(theirs[others])
+
+
+def _respelled(rows: pa.RecordBatch, others: pa.RecordBatch) -> pa.RecordBatch:
+    """A line for each two of the same folded name."""
+    keys, spelled = rows.column("spelled"), others.column("spelled")
+    mine, theirs = _bare(keys), _bare(spelled)
+    form = pc.equal(pc.utf8_normalize(mine, "NFC"), pc.utf8_normalize(theirs, "NFC"))
+    but = pc.if_else(pc.equal(mine, theirs), d.KIND, pc.if_else(form, d.SAME_BUT_FORM, d.SAME_BUT_CASE))
+    fails, kind, size = (rows.column(name) for name in ("fails", "kind", "source_bytes"))
+    columns = [keys, but, fails, kind, keys, spelled, size, others.column("other_bytes")]
+    return pa.RecordBatch.from_arrays(columns, schema=d.DIFFERENCES)
+
+
+def _from(place: int, run: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in run:
+        yield pa.RecordBatch.from_arrays([*batch.columns, pa.repeat(np.int8(place), batch.num_rows)], schema=FROM)
+
+
+def _same_as_before(rows: pa.RecordBatch, name: str) -> Any:
+    """Whether a column has the value of the row before."""
+    column = rows.column(name)
+    return np.append(False, pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False))

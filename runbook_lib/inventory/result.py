@@ -125,7 +125,6 @@ class Comparison(Shown):
     parquet: Path
     csv: Path
     decomposed: int = 0  # names at the source that are not in NFC
-    spellings: bool = True  # whether names that are the same but for case or form were told
 
     @property
     def files(self) -> int:
@@ -196,8 +195,6 @@ class Comparison(Shown):
             notes.append(f"{plural(self.again.not_looked, 'entry')} not looked at again: there are too many.")
         for side in (self.source, self.other):
             notes += side.remarks()
-        if not self.spellings:
-            notes.append("Not told: which names are the same but for case or normalisation; there are too many.")
         if self.hard_links:
             notes.append(f"{plural(self.hard_links, 'file')} with several hard links: each name has its own object.")
         if self.sparse:
@@ -264,7 +261,6 @@ class Comparison(Shown):
             "top_level_folders": {name: asdict(top) for name, top in self.worst()[:100]},
             "again": self.again and asdict(self.again), "sample": sampled,
             "hard_links": self.hard_links, "sparse": self.sparse, "decomposed": self.decomposed,
-            "spellings": self.spellings,
             "files": {"parquet": self.parquet.name, "csv": self.csv.name},
         }  # fmt: skip
 
