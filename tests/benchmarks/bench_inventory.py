@@ -6,7 +6,8 @@ its own without latency, then with 50 ms for each LIST. Whoever is measured has 
 are of medians; CPU is user and system of a process and all its children. A run that does not find what was planted
 (37 missing, 11 wrong size, and where the peer looks for them 5 extra) fails. `--peers-files`: how many files the slow
 peers get. `--keep FOLDER` keeps the trees for another time. `--whole` measures at the sizes that the bounds are for: a
-million files, for the slow peers too (an hour or two), memory up to 5 million, the join of 10 million.
+million files, for the slow peers too (an hour or two), memory up to 5 million, or 10 million that each side has alone,
+the join of 10 million.
 """
 
 from __future__ import annotations
@@ -210,6 +211,22 @@ def merging(rows: int, folder: Path) -> None:
     even("entries", most, rows)
 
 
+def differing(rows: int, folder: Path) -> None:
+    """Whether memory of a comparison is flat when nothing is the same."""
+    most: list[float] = []
+    for count in (rows // 5, rows):
+        made = folder / f"differing-{count}"
+        planted = inventories.differing(made, count)
+        cost = measure(work("compares", made))
+        said = json.loads(cost.output)
+        assert said["counts"] == planted, said
+        print(cost.line(f"compared, {count:,} missing and extra"), said["compare"])
+        judged("MB of the merging process", cost.resident[0], "<=", MERGER)
+        most.append(cost.resident[0])
+        shutil.rmtree(made)
+    even("differences", most, rows)
+
+
 def flat(files: int, folder: Path) -> None:
     """Whether the memory of the scanning and listing processes is flat."""
     most: list[float] = []
@@ -271,17 +288,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peers", default="rclone,s5cmd,aws")
     parser.add_argument("--merge", type=int, default=1_000_000, metavar="ROWS")
+    parser.add_argument("--differing", type=int, default=100_000, metavar="ROWS", help="that each side has alone")
     parser.add_argument("--join", type=int, default=1_000_000, metavar="ROWS")
     parser.add_argument("--flat", type=int, default=100_000, metavar="FILES")
     parser.add_argument("--whole", action="store_true", help="the sizes that the bounds are for")
     parser.add_argument("--content", type=int, default=1024, metavar="MB")
-    parser.add_argument("--only", default="check,late,slow,list,small,merge,flat,join,content")
+    parser.add_argument("--only", default="check,late,slow,list,small,merge,differing,flat,join,content")
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
     if given.whole:
         given.files = given.peers_files = MILLION
         given.merge = given.flat = 5 * MILLION
-        given.join = JOINED
+        given.join = given.differing = JOINED
     only, peers = given.only.split(","), [name for name in given.peers.split(",") if name]
     fast = [name for name in peers if name in FAST]
     slow = [name for name in peers if name not in FAST]
@@ -302,6 +320,7 @@ def main() -> None:
         parts: dict[str, Callable[[], None]] = {
             "small": lambda: small(folder),
             "merge": lambda: merging(given.merge, folder),
+            "differing": lambda: differing(given.differing, folder),
             "flat": lambda: flat(given.flat, folder),
             "join": lambda: joining(given.join, folder),
             "content": lambda: content(given.content, folder),
