@@ -51,12 +51,12 @@ def _alike(text: str) -> list[list[str]] | None:
     if like is None:
         return None
     size, end = f"&quot;</ETag>{like[4]}<Size>", f"</Size><StorageClass>{like[6]}</StorageClass></Contents>"
-    found = _jumping(len(like[2]), len(like[3]), len(size), len(end)).findall(text)
-    if "".join([f"{KEY}{a}{MODIFIED}{b}{ETAG}{c}{size}{d}{end}" for a, b, c, d in found]) != text:
+    found = _jumping(len(like[2]), len(like[3]), len(size), len(end)).split(text)
+    values = keys, modified, etags, sizes = [found[at::5] for at in range(1, 5)]
+    alike = [f"{KEY}{a}{MODIFIED}{b}{ETAG}{c}{size}{d}{end}" for a, b, c, d in zip(*values, strict=True)]
+    if "".join(alike) != text or "".join(found).encode().translate(None, PLAIN):
         return None
-    if "".join(map("".join, found)).encode().translate(None, PLAIN):
-        return None
-    return [*map(list, zip(*found, strict=True)), [like[6]] * len(found)]
+    return [keys, modified, etags, sizes, [like[6]] * len(keys)]
 
 
 @cache

@@ -21,7 +21,7 @@ from .reading import Inventory
 from .recheck import Digest, Recheck, SecondLook
 from .result import Comparison, Count, Difference, Looked, SideSeen
 from .rules import COLUMNS, Judge, Level, Rules
-from .runs import one
+from .runs import ahead, one
 from .sampling import Sample
 from .scope import Scope
 from .tops import Tops
@@ -123,7 +123,7 @@ class _Run:
 
     def _side(self, side: int, inventory: Inventory, read: list[str], columns: list[str]) -> Iterator[pa.RecordBatch]:
         """One side's rows that take part, counted on their way."""
-        for whole in inventory.batches(read):
+        for whole in ahead(inventory.batches(read)):
             batch = self.scopes[side].inside(whole)
             self.tops.add(side, batch)
             if side == 0:

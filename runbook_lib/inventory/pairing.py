@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from .runs import last, up_to
 
+LOOK = 4096  # rows of each side that are matched by hash where their keys are not the same
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -26,17 +28,28 @@ def joined(source: Iterator[pa.RecordBatch], other: Iterator[pa.RecordBatch]) ->
     """Both sides by key; memory: one batch of each."""
     left, right = _next(source), _next(other)
     while left is not None and right is not None:
-        rows = min(left.num_rows, right.num_rows)
-        if left.column("key").slice(0, rows).equals(right.column("key").slice(0, rows)):
-            ours = theirs = rows
-            yield Joined(left.slice(0, rows), right.slice(0, rows), left.slice(0, 0), right.slice(0, 0))
+        ours = theirs = _agreeing(left.column("key"), right.column("key"))
+        if ours:
+            yield Joined(left.slice(0, ours), right.slice(0, ours), left.slice(0, 0), right.slice(0, 0))
         else:
-            limit = min(last(left), last(right))
-            ours, theirs = up_to(left.column("key"), limit), up_to(right.column("key"), limit)
-            yield _apart(left.slice(0, ours), right.slice(0, theirs))
+            some = left.slice(0, LOOK), right.slice(0, LOOK)
+            limit = min(map(last, some))
+            ours, theirs = (up_to(batch.column("key"), limit) for batch in some)
+            yield _apart(some[0].slice(0, ours), some[1].slice(0, theirs))
         left = left.slice(ours) if ours < left.num_rows else _next(source)
         right = right.slice(theirs) if theirs < right.num_rows else _next(other)
     yield from _rest(left, right, source, other)
+
+
+def _agreeing(ours: pa.Array, theirs: pa.Array) -> int:
+    """How many keys are the same on both sides, up to the first difference, in steps of LOOK."""
+    rows = min(len(ours), len(theirs))
+    if ours.slice(0, rows).equals(theirs.slice(0, rows)):
+        return rows
+    at = 0
+    while ours.slice(at, LOOK).equals(theirs.slice(at, LOOK)):
+        at += LOOK
+    return at
 
 
 def _rest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -107,6 +108,15 @@ def merged(runs: Sequence[Iterator[pa.RecordBatch]], order: Order = KEY) -> Iter
     for run, batch in heads:
         yield batch
         yield from run
+
+
+def ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, each read by a thread of its own while the one before is looked at."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def _next(run: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:

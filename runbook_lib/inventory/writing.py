@@ -32,7 +32,9 @@ from .schema import FILE, KINDS, SCHEMA, VERSION
 JOURNAL = "journal.jsonl"
 RUNS_AT_ONCE = 16  # runs that are merged together: what bounds the memory
 # Values that hardly repeat: a dictionary of them costs time and saves nothing.
-PLAIN = {"key", "target", "etag", "checksum", "problem", "raw", "mtime_ns", "inode", "last_modified_us", "allocated"}
+PLAIN = {
+    "key", "size", "target", "etag", "checksum", "problem", "raw", "mtime_ns", "inode", "last_modified_us", "allocated",
+}  # fmt: skip
 REPEATED = [name for name in SCHEMA.names if name not in PLAIN]
 
 

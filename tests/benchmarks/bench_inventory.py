@@ -84,7 +84,7 @@ def work(name: str, *arguments: object) -> list[str]:
 def ours(arena: Arena, late: bool) -> Cost:
     """Scan, LIST, both inventories written, compared, every difference in a file."""
     folder = arena.fresh("ours")
-    cost = arena.run(work("whole", arena.tree, arena.endpoint.url, folder, 32 if late else 16, 2))
+    cost = arena.run(work("whole", arena.tree, arena.endpoint.url, folder, 16, 2))
     said = json.loads(cost.output)
     rows = pq.read_table(said["parquet"], columns=["key", "difference"]).to_pylist()
     found = {kind: {row["key"] for row in rows if row["difference"] == kind} for kind in ("missing", "size", "extra")}
