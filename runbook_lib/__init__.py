@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .runbook import Runbook as Runbook
 
 __all__ = ["Runbook"]
+
+# Read when Arrow is loaded: its own allocators keep what they no longer need, a quarter more memory, and are no faster.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def __getattr__(name: str) -> Any:

@@ -54,13 +54,7 @@ def compare(
     if recheck is not None:
         second = SecondLook(recheck, level, rules, digest=digest, sample=sample, scanned=source.side == "source")
     run = _Run(source, other, level, rules, out, second, sample, progress)
-    # Arrow's own allocators keep what they no longer need: a quarter more memory, for nothing
-    usual = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        run.look()
-    finally:
-        pa.set_memory_pool(usual)
+    run.look()
     return run.result()
 
 

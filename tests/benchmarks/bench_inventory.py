@@ -38,7 +38,7 @@ MILLION = 1_000_000  # files: what the bounds of peers are for
 FAST = ("rclone",)  # the others take minutes for a million
 BOUNDS = {"rclone": (3, 3), "s5cmd": (15, 15), "aws": (30, 0)}  # times our wall and CPU, at least
 AIM = {"rclone": 5}  # times our wall: what we would like to reach
-HUNGRY = {"s5cmd": 10}  # times the memory of all our processes together, at least
+HUNGRY = {"s5cmd": 10}  # times the memory that all our processes have at one time, at least
 JOINED = 10 * MILLION  # rows: what the bound of the join is for
 FLAT = 1.25  # times the memory at a fifth of the entries, at most
 LATENCY, LATE_BOUND = 0.05, 4  # seconds of a LIST; times our wall of rclone with 64 checkers, at least
@@ -158,8 +158,8 @@ def contest(arena: Arena, peers: Sequence[str], rounds: int, *, late: bool = Fal
             told(f"{name}: times our {what}", ratio(costs[name], costs["ours"], what), bound, arena.files >= MILLION)
         if name in AIM and not late:
             print(f"           {name}: times our wall, the aim: {AIM[name]}")
-        memory = sum(middle(costs[name]).resident) / sum(most)
-        what = f"{name}: times the memory of all our processes together"
+        memory = middle(costs[name]).together / middle(costs["ours"]).together
+        what = f"{name}: times the memory that all our processes have at one time"
         told(what, memory, HUNGRY.get(name, 0), arena.files >= MILLION)
 
 

@@ -1,4 +1,4 @@
-"""What does a program cost with all its children: CPU-seconds, wall, and the most memory of each of its processes?"""
+"""What does a program cost with all its children: CPU-seconds, wall, and the most memory, of each and together?"""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Cost:
     wall: float
     cpu: float
     resident: tuple[float, ...]  # MB at most, of each process, the largest first
+    together: float  # MB at most that all of them had at one time
     output: str
     requests: Mapping[str, int] = field(default_factory=dict)
 
@@ -33,7 +34,8 @@ class Cost:
         """For people."""
         each = " + ".join(f"{most:.0f}" for most in self.resident[:6])
         asked = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.requests.items()))
-        return f"  {name:34} {self.wall:7.2f} s wall {self.cpu:8.2f} CPU-s  {each} MB  {asked}"
+        memory = f"{each} MB, {self.together:.0f} at once"
+        return f"  {name:34} {self.wall:7.2f} s wall {self.cpu:8.2f} CPU-s  {memory}  {asked}"
 
 
 def measure(command: Sequence[str], *, statuses: Sequence[int] = (0,), **environment: str) -> Cost:
@@ -41,35 +43,49 @@ def measure(command: Sequence[str], *, statuses: Sequence[int] = (0,), **environ
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = monotonic()
         process = subprocess.Popen(command, stdout=output, stderr=errors, env={**os.environ, **environment})
-        with _watched(process.pid) as most:
+        with _watched(process.pid) as memory:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             wall = monotonic() - began
         output.seek(0), errors.seek(0)
         assert process.returncode in statuses, f"{command}: {process.returncode}\n{errors.read()[-3000:]}"
-        resident = tuple(sorted((size / MB for size in most.values()), reverse=True))
-        return Cost(wall, usage.ru_utime + usage.ru_stime, resident, output.read())
+        resident = tuple(sorted((size / MB for size in memory.most.values()), reverse=True))
+        return Cost(wall, usage.ru_utime + usage.ru_stime, resident, memory.together / MB, output.read())
+
+
+@dataclass
+class _Memory:
+    """Bytes of a process and its descendants: the most of each, and of all at one time."""
+
+    most: dict[int, int] = field(default_factory=dict)
+    together: int = 0
+
+    def look(self, whole: psutil.Process) -> None:
+        """Take what they have now."""
+        now = 0
+        for process in (whole, *whole.children(recursive=True)):
+            self.most[process.pid] = _most(process, self.most.get(process.pid, 0))
+            now += int(process.memory_info().rss)
+        self.together = max(self.together, now)
 
 
 @contextmanager
-def _watched(pid: int) -> Iterator[dict[int, int]]:
-    """The most bytes of the process and of each of its descendants, kept up to date meanwhile."""
-    most: dict[int, int] = {}
+def _watched(pid: int) -> Iterator[_Memory]:
+    """The memory of a process and of its descendants, kept up to date meanwhile."""
+    memory, whole = _Memory(), psutil.Process(pid)
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(EVERY):
             try:
-                whole = psutil.Process(pid)
-                for process in (whole, *whole.children(recursive=True)):
-                    most[process.pid] = _most(process, most.get(process.pid, 0))
+                memory.look(whole)
             except (psutil.Error, OSError):  # one ended meanwhile
                 continue
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield most
+        yield memory
     finally:
         ended.set()
         thread.join()
