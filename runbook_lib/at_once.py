@@ -25,7 +25,8 @@ def at_once(
     """The inventories of a scan and of a listing that begins as soon as the scan has a plan; `beginning` hears of it.
 
     After the scan where that has no plan: the tree is small, or its inventory is there already. What goes wrong with
-    either stops the other, and is raised; what is finished of both is kept, as each keeps it.
+    either stops the other the next time that this says how far it is, and is raised; what is finished of both is kept,
+    as each keeps it.
     """
     aside = _Aside(listing, beginning)
     try:

@@ -210,7 +210,7 @@ class Files:
         return source, other, estimated
 
     def _estimate(self, wish: Wish, source: Inventory) -> cost.Cost:
-        """What it will cost, said before S3 is asked."""
+        """What it will cost, as soon as the source is known."""
         if wish.against != "bucket":  # what the gateway has to fetch for it is the gateway's own traffic
             return cost.Cost(())
         sides = self.sides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from runbook_lib.errors import InventoryError
 from runbook_lib.filters import Filters
+from runbook_lib.inventory import pairing
 from runbook_lib.inventory.merge import compare
 from runbook_lib.inventory.pairing import joined
 from runbook_lib.inventory.result import Comparison
@@ -66,11 +68,13 @@ def torn(keys: set[str], dice: random.Random) -> Iterator[pa.RecordBatch]:
 @given(st.sets(ODD, max_size=30), st.sets(ODD, max_size=30), st.randoms(use_true_random=False))
 def test_joining_blocks_is_the_same_as_joining_sets(mine: set[str], other: set[str], dice: random.Random) -> None:
     both, missing, extra = [], [], []
-    for part in joined(torn(mine, dice), torn(other, dice)):
-        assert part.source.column("key").equals(part.other.column("key"))
-        both += part.source.column("key").to_pylist()
-        missing += part.missing.column("key").to_pylist()
-        extra += part.extra.column("key").to_pylist()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pairing, "LOOK", dice.randint(1, 5))
+        for part in joined(torn(mine, dice), torn(other, dice)):
+            assert part.source.column("key").equals(part.other.column("key"))
+            both += part.source.column("key").to_pylist()
+            missing += part.missing.column("key").to_pylist()
+            extra += part.extra.column("key").to_pylist()
     for keys, wanted in ((both, mine & other), (missing, mine - other), (extra, other - mine)):
         assert keys == sorted(wanted, key=lambda key: key.encode())
 
@@ -296,6 +300,31 @@ class World:
         self.asked += keys
         found = [batch(row for row in side if row["key"] in keys) for side in self.sides]
         return found[0], found[1]
+
+
+def test_what_differs_is_looked_at_again_batch_by_batch(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "LOOK", 10)
+    rows = [file(f"{number:05}") for number in range(1000)]
+    other = [row for number, row in enumerate(rows) if number % 100 != 7]
+    now, calls = World(rows, other), list[int]()
+
+    def again(keys: list[str]) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        calls.append(len(keys))
+        return now(keys)
+
+    assert len(found(sides(rows, other, recheck=again))) == 10
+    assert calls == [10]  # each call is a command on the application server and a round of HEADs
+
+
+def test_an_error_leaves_no_thread_behind(sides: Sides) -> None:
+    before = set(threading.enumerate())
+
+    def interrupted(said: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:  # as a notebook keeps it, with its frames
+        sides([file("a"), file("b")], [file("a")], progress=interrupted)
+    assert set(threading.enumerate()) == before and kept.traceback
 
 
 def test_what_is_equal_at_the_second_look_is_settled(sides: Sides) -> None:

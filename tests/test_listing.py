@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,17 @@ def test_a_key_that_is_too_long_for_s3_cuts_no_range(tmp_path: Path) -> None:
         with Writer(tmp_path / f"i{cuts}", side="bucket", root="s3://b/", parameters={}) as writer:
             found = listing._Listing(writer, prefix, source, ListOptions(), None)._cuts(8)
         assert len(found) == cuts
+
+
+def test_the_address_of_a_bucket_is_not_taken_from_what_another_thread_asks() -> None:
+    with stub(many(10), latency=0.3) as endpoint, ThreadPoolExecutor(1) as aside:
+        one = session(endpoint.url)
+        client = one.client("s3", REGION)
+        door = aside.submit(workers.door, one, REGION, "bench", "", ListOptions())
+        while not endpoint.requests["LIST"]:
+            time.sleep(0.001)
+        client.look("head_object", Bucket="another", Key="tree/0000/f000000")
+        assert door.result().url == f"{endpoint.url}/bench"
 
 
 def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,8 +75,11 @@ def _place(session: Session, region: str, bucket: str, prefix: str) -> tuple[str
     """The address of a bucket, and the proxy on the way there ('' for none), as boto3 takes them."""
     client = session.client("s3", region)
     sent: list[tuple[str, str]] = []
+    mine = threading.get_ident()  # another thread may ask another bucket meanwhile
 
     def look(request: Any, **_: Any) -> None:
+        if threading.get_ident() != mine:
+            return
         authorization = request.headers.get("Authorization", b"")
         text = authorization.decode() if isinstance(authorization, bytes) else authorization
         sent.append((request.url, text))

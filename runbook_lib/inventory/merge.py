@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +55,13 @@ def compare(
     if recheck is not None:
         second = SecondLook(recheck, level, rules, digest=digest, sample=sample, scanned=source.side == "source")
     run = _Run(source, other, level, rules, out, second, sample, progress)
-    run.look()
+    # Arrow's own allocators keep what they no longer need: a quarter more memory, for nothing
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        run.look()
+    finally:
+        pa.set_memory_pool(usual)
     return run.result()
 
 
@@ -102,22 +109,22 @@ class _Run:
     def _differences(self, lines: Lines) -> None:
         columns = COLUMNS[self.level]
         began, expected = time.monotonic(), self.source.rows
-        streams = (
-            self._side(0, self.source, [*columns, "links", "allocated"], columns),
-            self._side(1, self.other, columns, columns),
-        )
-        for part in joined(*streams):
-            found = self.judge.differences(part)
-            if found:
-                table = pa.concat_tables(found).sort_by(d.ORDER)
-                table = table if self.second is None else self.second.at(table, _scanned(part))
-                self.kinds |= set(pc.unique(table["difference"]).to_pylist())
-                lines.write(table)
-            self.progress(Progress("both sides", "comparing", self.entries, 0, 0, expected, began))
+        with (
+            closing(ahead(self.source.batches([*columns, "links", "allocated"]))) as ours,
+            closing(ahead(self.other.batches(columns))) as theirs,
+        ):
+            for part in joined(self._side(0, ours, columns), self._side(1, theirs, columns)):
+                found = self.judge.differences(part)
+                if found:
+                    table = pa.concat_tables(found).sort_by(d.ORDER)
+                    table = table if self.second is None else self.second.at(table, _scanned(part))
+                    self.kinds |= set(pc.unique(table["difference"]).to_pylist())
+                    lines.write(table)
+                self.progress(Progress("both sides", "comparing", self.entries, 0, 0, expected, began))
 
-    def _side(self, side: int, inventory: Inventory, read: list[str], columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def _side(self, side: int, batches: Iterator[pa.RecordBatch], columns: list[str]) -> Iterator[pa.RecordBatch]:
         """One side's rows that take part, counted on their way."""
-        for whole in ahead(inventory.batches(read)):
+        for whole in batches:
             batch = self.scopes[side].inside(whole)
             self.tops.add(side, batch)
             if side == 0:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .runs import last, up_to
+from .runs import last, one, up_to
 
 LOOK = 4096  # rows of each side that are matched by hash where their keys are not the same
 
@@ -25,20 +25,37 @@ class Joined:
 
 
 def joined(source: Iterator[pa.RecordBatch], other: Iterator[pa.RecordBatch]) -> Iterator[Joined]:
-    """Both sides by key; memory: one batch of each."""
+    """Both sides by key; memory: one batch of each, and what the iterators hold."""
     left, right = _next(source), _next(other)
     while left is not None and right is not None:
-        ours = theirs = _agreeing(left.column("key"), right.column("key"))
-        if ours:
-            yield Joined(left.slice(0, ours), right.slice(0, ours), left.slice(0, 0), right.slice(0, 0))
-        else:
-            some = left.slice(0, LOOK), right.slice(0, LOOK)
-            limit = min(map(last, some))
-            ours, theirs = (up_to(batch.column("key"), limit) for batch in some)
-            yield _apart(some[0].slice(0, ours), some[1].slice(0, theirs))
+        parts: list[Joined] = []
+        ours = theirs = 0
+        while ours < left.num_rows and theirs < right.num_rows:
+            part = _window(left.slice(ours), right.slice(theirs))
+            parts.append(part)
+            ours += part.source.num_rows + part.missing.num_rows
+            theirs += part.other.num_rows + part.extra.num_rows
+        yield _together(parts)
         left = left.slice(ours) if ours < left.num_rows else _next(source)
         right = right.slice(theirs) if theirs < right.num_rows else _next(other)
     yield from _rest(left, right, source, other)
+
+
+def _window(left: pa.RecordBatch, right: pa.RecordBatch) -> Joined:
+    """What the two begin with: the same keys, or LOOK rows of which some are on one side only."""
+    same = _agreeing(left.column("key"), right.column("key"))
+    if same:
+        return Joined(left.slice(0, same), right.slice(0, same), left.slice(0, 0), right.slice(0, 0))
+    left, right = left.slice(0, LOOK), right.slice(0, LOOK)
+    limit = min(last(left), last(right))
+    return _apart(left.slice(0, up_to(left.column("key"), limit)), right.slice(0, up_to(right.column("key"), limit)))
+
+
+def _together(parts: list[Joined]) -> Joined:
+    """Ranges that follow each other as one: what differs is looked at again range by range."""
+    if len(parts) == 1:
+        return parts[0]
+    return Joined(*(one([getattr(part, each.name) for part in parts]) for each in fields(Joined)))
 
 
 def _agreeing(ours: pa.Array, theirs: pa.Array) -> int:
