@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Runbook"]
 
-# Read when Arrow is loaded, unless that has happened already: its own allocators keep what they no longer need, which is
-# a quarter more memory, and are no faster.
+# Read when Arrow is loaded, unless that has happened already.
+# Its own allocators keep what they no longer need, a quarter more memory, and are no faster.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
