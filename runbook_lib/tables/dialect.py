@@ -19,6 +19,7 @@ from .model import Field, Key, Span, Table, View
 Method = Literal["md5", "native"]
 SEPARATOR = 31
 MODERN = 14  # of PostgreSQL: hash_record_extended
+BYTES_HASHED = 18  # of PostgreSQL: hashbyteaextended
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Common:
     portable: bool  # the engines differ: the canonical text that both can write
     utf8: bool = field(default=True, kw_only=True)  # both keep text in UTF-8
     modern: bool  # both are PostgreSQL 14 or newer of one major version: they hash alike
+    bytes_hashed: bool = field(default=False, kw_only=True)  # and 18 or newer
 
 
 @dataclass(frozen=True)

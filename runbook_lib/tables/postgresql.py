@@ -100,16 +100,20 @@ class PostgreSQL:
         """One row: (count, digest)."""
         where, parameters = _within(view, span)
         hashed, folded = _hashed(view, common, method)
-        sql = f"select count(*), {folded} from (select {hashed} h from {_name(view)} t{where} offset 0) s"
-        return Statement(sql, parameters, lambda row: (row[0], _folded(row[1:], common)))
+        rows = f"from {_name(view)} t{where}"
+        if hashed:
+            rows = f"from (select {hashed} h {rows} offset 0) s"
+        return Statement(f"select count(*), {folded} {rows}", parameters, lambda row: (row[0], _folded(row[1:], common)))
 
     def buckets(self, view: View, span: Span, common: Common, method: Method, modulus: int) -> Statement:
         """Rows of (bucket, count, digest); the digest may be several values."""
         where, parameters = _within(view, span)
         hashed, folded = _hashed(view, common, method)
         bucket = _bucket(view, span, common, modulus)
-        rows = f"select {bucket} b, {hashed} h from {_name(view)} t{where} offset 0"
-        sql = f"select b, count(*), {folded} from ({rows}) s group by 1"
+        rows = f"from {_name(view)} t{where}"
+        if hashed:
+            rows, bucket = f"from (select {bucket} b, {hashed} h {rows} offset 0) s", "b"
+        sql = f"select {bucket}, count(*), {folded} {rows} group by 1"
         if common.modern:
             return Statement(sql, parameters)
         return Statement(sql, parameters, lambda row: (row[0], row[1], _folded(row[2:], common)))
@@ -223,7 +227,7 @@ def _bucket(view: View, span: Span, common: Common, modulus: int) -> str:
     if span.width:
         return f"t.{quoted(view.key[0].column.name)} / {span.width}::bigint"
     if view.key and common.modern:
-        return f"{native(view.key)} & {modulus - 1}"
+        return f"{native(view.key, common)} & {modulus - 1}"
     hashed = f"md5({utf8(text(view.key, common), common)})" if view.key else md5(view, common)
     return f"('x' || left({hashed}, 8))::bit(32)::bigint & {modulus - 1}"
 
@@ -260,13 +264,14 @@ def _intervals(buckets: Sequence[int], span: Span) -> list[tuple[int, int]]:
 
 
 def _hashed(view: View, common: Common, method: Method) -> tuple[str, str]:
-    """A row's hash `h`, computed once (the callers' `offset 0` sees to it), and the sums that fold the hashes.
+    """A row's hash `h` where it is used twice, so that it is computed once (the callers' `offset 0` sees to it); ''
+    where not. And the sums that fold the hashes.
 
     Sums, as equal rows of a table without key would cancel each other out under xor. An md5 of 128 bits is folded in
     two sums of 64: of hashes of it where both servers hash alike, which is quicker than reading its halves as numbers.
     """
     if method == "native":
-        return native(view.fields), "sum(h)::text"
+        return "", f"sum({native(view.fields, common)})::text"
     if common.modern:
         return md5(view, common), "sum(hashtextextended(h, 0))::text, sum(hashtextextended(h, 1))::text"
     halves = (f"sum(('x' || substr(h, {start}, 16))::bit(64)::bigint)" for start in (1, 17))

@@ -17,9 +17,6 @@ from .model import FREE, Field, Kind, View
 
 # Kinds that concat writes exactly as a cast to text does.
 PLAIN: frozenset[Kind] = frozenset({"integer", "numeric", "float", "date", "time", "timestamp", "timestamptz", "uuid"})
-# Kinds with a type whose own hash tells all its values apart. Those of bigint, time and the timestamps fold 64 bits to
-# 32 (1 and 4294967296 are one), that of numeric leaves out the sign: of these the bytes are hashed.
-HASHED: dict[Kind, str] = {"boolean": "bool", "bytes": "bytea", "date": "date", "uuid": "uuid"}
 SMALL = frozenset({"int2", "int4"})
 # Kinds whose values have a fixed number of bytes in PostgreSQL's protocol, the same in every version.
 SENT: dict[Kind, str] = {
@@ -143,25 +140,47 @@ def cast(part: Field, common: Common) -> str:
     return f"{own}::text"
 
 
-def native(fields: Sequence[Field]) -> str:
-    """PostgreSQL's own hash of fields."""
-    return f"hash_record_extended(row({', '.join(map(_hashed, fields))}), 0)"
+def native(fields: Sequence[Field], common: Common) -> str:
+    """PostgreSQL's own hash of fields: of each alone, with its number as the seed, then the one of them all.
+
+    Values side by side need no row to be made of them, which costs as much as their hashes. They meet under xor, as
+    NULL has no hash to go on from; the last hash sees to it that sums of rows tell which values stood in one row.
+    """
+    terms, packed = [], []
+    for number, part in enumerate(fields, 1):
+        term = _hash(part, number, common)
+        if term:
+            terms.append(f"coalesce({term}, {number})" if part.column.nullable else term)
+        else:
+            packed.append(_bytes(part))
+    terms += [f"hash_record_extended(row({', '.join(packed)}), 0)"] if packed else []
+    return f"hashtextextended('', {' # '.join(terms)})"
 
 
-def _hashed(part: Field) -> str:
-    """What the hash is given: the value where its hash sees every difference, else bytes or text that do."""
+def _hash(part: Field, seed: int, common: Common) -> str:
+    """A field's 64-bit hash, which sees every difference; '' where there is none for what it is written as."""
     own = _own(part)
     base = part.column.base
-    if part.kind == "text":
-        return f'{own}::text collate "C"'  # a collation may take different texts for equal
-    if part.kind in HASHED:
-        return own if base == HASHED[part.kind] else f"{own}{'::int' * (base == 'bool')}::{HASHED[part.kind]}"
-    if part.kind == "integer":
-        return own if part.alike and base in SMALL else f"int8send({own}{'::int' * (base == 'bool')}::int8)"
-    if part.kind == "float":
-        return f"float8send({own}::float8)"  # -0 and NaN as they are
-    if part.kind == "numeric":  # 1.5 and 1.500 are equal, their bytes are not
-        return f"numeric_send({own}::numeric)"
-    if part.kind in SENT:
-        return f"{SENT[part.kind]}({_moment(part)})"
-    return f'{cast(part, SAME)} collate "C"'
+    match part.kind:
+        case "boolean":
+            return f"hashint4extended({own}::int, {seed})"
+        case "integer" if part.alike and base in SMALL:
+            return f"hashint4extended({own}, {seed})"
+        case "integer":  # its hash folds 64 bits to 32: 1 and 4294967296 are one
+            whole = f"{own}::int::int8" if base == "bool" else f"{own}::int8"
+            return f"hashint8extended({whole}, hashint8extended({whole} >> 32, {seed}))"
+        case "float":  # its hash takes -0 for 0
+            exact = f"hashtextextended({own}::text, {seed})"
+            return f"case when {own} = 0 then {exact} else hashfloat8extended({own}::float8, {seed}) end"
+        case "uuid":
+            return f"uuid_hash_extended({own}::uuid, {seed})"
+        case "numeric" | "bytes" | "date" | "time" | "timestamp" | "timestamptz":
+            return f"hashbyteaextended({_bytes(part)}, {seed})" if common.bytes_hashed else ""
+    return f'hashtextextended({cast(part, SAME)} collate "C", {seed})'  # other collations may take texts for equal
+
+
+def _bytes(part: Field) -> str:
+    """A value as bytes: 1.5 and 1.500 are equal and have one hash, and of moments it folds 64 bits to 32."""
+    if part.kind == "numeric":
+        return f"numeric_send({_own(part)}::numeric)"
+    return f"{_own(part)}::bytea" if part.kind == "bytes" else _send(part)

@@ -98,7 +98,7 @@ class Ranges:
         self._next = 0
         self._largest = largest
         self._size = 1
-        self._expecting = False
+        self._expecting = True  # so that where everything differs nothing is read twice
         self._lock = threading.Lock()
 
     def take(self) -> Task | None:

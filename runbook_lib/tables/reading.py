@@ -11,7 +11,7 @@ from typing import Any
 from ..databases import Database, translated
 from ..errors import DatabaseError
 from . import dialect as dialects
-from .dialect import MODERN, Common, Dialect, Server, Statement
+from .dialect import BYTES_HASHED, MODERN, Common, Dialect, Server, Statement
 from .model import Options, View
 
 
@@ -108,4 +108,6 @@ def _common(servers: Sequence[Server], method: str) -> Common:
             "version and encoding on both sides. Use md5."
         )
     utf8 = all(server.encoding in ("UTF8", "utf8mb4") for server in servers)
-    return Common(portable=len({server.engine for server in servers}) > 1, modern=alike, utf8=utf8)
+    engines = {server.engine for server in servers}
+    hashed = alike and servers[0].version >= BYTES_HASHED
+    return Common(portable=len(engines) > 1, modern=alike, utf8=utf8, bytes_hashed=hashed)

@@ -181,7 +181,7 @@ def limit(pair: Pair, method: Any) -> Cost:
         with database.session() as session:
             dialect = PostgreSQL()
             dialect.prepare(session)
-            statement = dialect.digest(view, Span(), Common(portable=False, modern=True), method)
+            statement = dialect.digest(view, Span(), Common(portable=False, modern=True, bytes_hashed=True), method)
             session.execute(statement.sql, statement.parameters).fetchone()
 
     with ThreadPoolExecutor(2) as both:
