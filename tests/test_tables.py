@@ -18,7 +18,7 @@ from runbook_lib.checks import Finding
 from runbook_lib.databases import Database
 from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import postgres, processes
-from runbook_lib.tables import finding, ranges
+from runbook_lib.tables import finding, ranges, reading
 from runbook_lib.tables.model import Progress
 from tests.servers import in_postgresql, postgresql
 
@@ -222,6 +222,7 @@ def test_types_that_cannot_be_compared_are_an_error(make: Make) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges of a few rows, so that a small table has many."""
     monkeypatch.setattr(ranges, "GRAIN", 50)
+    monkeypatch.setattr(reading, "PER_WORKER", 50)
 
 
 @pytest.mark.usefixtures("small")
@@ -239,6 +240,22 @@ def test_both_sides_are_read_as_of_one_moment(make: Make, workers: int) -> None:
     assert tables.compare(*sides, pairs, replace(QUICK, workers=workers), meddle).ok
     assert len(told) > 5
     assert not tables.compare(*sides, pairs, replace(QUICK, workers=workers)).ok
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("workers", "rows", "expected"), [(4, 49, 1), (4, 120, 3), (4, 2000, 4), (1, 2000, 1)])
+def test_a_session_more_for_so_many_rows(make: Make, workers: int, rows: int, expected: int) -> None:
+    sides = make(ORDERS.format(rows))
+    seen = set()
+
+    def count(progress: Progress) -> None:
+        for side in sides:
+            query = "select count(*) from pg_stat_activity where pid <> pg_backend_pid() and backend_xmin is not null"
+            with side.session() as session:
+                seen.add(session.execute(f"{query} and datname = %s", (side.name,)).fetchone()[0])
+
+    assert tables.compare(*sides, tables.pairs(*sides, ["shop.orders"]), replace(QUICK, workers=workers), count).ok
+    assert max(seen) == expected
 
 
 def test_what_arrives_while_it_is_compared_is_not_a_difference(make: Make) -> None:
@@ -477,6 +494,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error(make: Make, tmp_path: P
         compare(make(ORDERS.format(10)), options=replace(QUICK, checkpoint=tmp_path / "nowhere" / "done.jsonl"))
 
 
+@pytest.mark.usefixtures("small")
 def test_a_standby_can_be_read_instead(tmp_path: Path) -> None:
     script = ORDERS.format(1000)
     with postgresql(tmp_path / "primary") as primary:

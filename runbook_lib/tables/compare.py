@@ -131,9 +131,10 @@ class _Table:
         todo = ranges.Ranges(spans, self.checkpoint.finished[name], 1 if self.options.gentle else ranges.LARGEST)
         self.told = replace(self.told, expected=sum(span.rows for span in spans))
         self._tell()
-        with ThreadPoolExecutor(self.sides.workers, "compare") as pool:
+        workers = self.sides.workers(self.told.expected)
+        with ThreadPoolExecutor(workers, "compare") as pool:
             try:
-                working = [pool.submit(self._work, number, todo) for number in range(self.sides.workers)]
+                working = [pool.submit(self._work, number, todo) for number in range(workers)]
                 for done in as_completed(working):
                     done.result()
             except BaseException:
@@ -148,7 +149,7 @@ class _Table:
             sample = source.dialect.sample(source.sessions[0], views[0], ranges.SAMPLED)
         dialects = (source.dialect, self.sides.target.dialect)
         keys = [
-            key for key in sample.keys
+            key for key in ranges.candidates(self.pair, sample, self.options.gentle)
             if all(all(map(by.holds, view.key, key)) for by, view in zip(dialects, views, strict=True))
         ]  # fmt: skip
         return replace(sample, keys=keys)
@@ -172,15 +173,13 @@ class _Table:
     def _range(self, number: int, task: ranges.Task) -> Findings:
         """One range: as a whole first, unless differences are expected; then where it is not the same."""
         if not task.expecting:
-            method, common = self.options.method, self.sides.common
-            here, there = self.sides.ask(
-                number, both(self.pair), lambda by, view: by.digest(view, task.span, common, method)
-            )
+            common = self.sides.common
+            here, there = self.sides.ask(number, both(self.pair), lambda by, view: by.digest(view, task.span, common))
             if here == there:
                 return Findings(here[0][0], there[0][0])
         part = Findings()
         for span in task.parts:
-            part.add(narrowed(self.sides, number, self.pair, span, self.options.method))
+            part.add(narrowed(self.sides, number, self.pair, span))
         set_aside(self.sides, number, self.pair, part, self.findings.room)
         return part
 

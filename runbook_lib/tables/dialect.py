@@ -37,6 +37,7 @@ class Common:
     """What both sides can do alike."""
 
     portable: bool  # the engines differ: the canonical text that both can write
+    method: Method = field(default="md5", kw_only=True)  # what rows are known by
     utf8: bool = field(default=True, kw_only=True)  # both keep text in UTF-8
     modern: bool  # both are PostgreSQL 14 or newer of one major version: they hash alike
     bytes_hashed: bool = field(default=False, kw_only=True)  # and 18 or newer
@@ -49,6 +50,10 @@ class Statement:
     sql: str
     parameters: tuple[Any, ...]
     read: Callable[[Any], Any] | None = None
+
+    def taken(self, rows: list[Any]) -> list[Any]:
+        """Rows of the answer, read."""
+        return rows if self.read is None else [self.read(row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -83,23 +88,23 @@ class Dialect(Protocol):
     def sample(self, session: Any, view: View, wanted: int) -> Sample:
         """About `wanted` keys spread over the table, sorted as ranges are: numbers by value, text by its bytes."""
 
-    def digest(self, view: View, span: Span, common: Common, method: Method) -> Statement:
+    def digest(self, view: View, span: Span, common: Common) -> Statement:
         """One row: (count, digest). Equal digests and counts mean equal rows, duplicates counted."""
 
-    def buckets(self, view: View, span: Span, common: Common, method: Method, modulus: int) -> Statement:
+    def buckets(self, view: View, span: Span, common: Common, modulus: int) -> Statement:
         """Rows of (bucket, count, digest), in any order.
 
         Buckets are key / width where the span has a width, else the key's hash modulo `modulus`; of a table without
-        key it is the row's own md5 modulo `modulus`. Both engines put a key into the same bucket.
+        key it is the row's own hash modulo `modulus`. Both engines put a key into the same bucket.
         """
 
     def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]) -> Statement:
-        """Rows of (key, md5, count) in these buckets; without key: (), md5 and how many are equal."""
+        """Rows of (key, hash, count) in these buckets; without key: (), hash and how many are equal."""
 
     def lookup(self, view: View, common: Common, keys: Sequence[Key], values: bool) -> Statement:
-        """Rows of (key, md5, values) with these keys, `values` empty unless asked for.
+        """Rows of (key, hash, values) with these keys, `values` empty unless asked for.
 
-        Of a table without key, `keys` are (md5 in hex,), and one row of each is enough.
+        Of a table without key, `keys` are (hash in hex,), and one row of each is enough.
         """
 
     def holds(self, part: Field, text: str) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .model import Key, Why
 
 KEPT = 100_000  # differing rows of a table that are remembered and looked at again; more are counted only
 NOTED = 10_000  # keys of a table of which it is noted what the source holds: of more, nobody asks which never rest
 
-Row = tuple[Key, bytes, int]  # key, md5, how many
-Held = tuple[bytes, ...]  # the md5s of the rows at a key, sorted, as often as they are there
+Row = tuple[Key, bytes, int]  # key, hash, how many
+Held = tuple[bytes, ...]  # the hashes of the rows at a key, sorted, as often as they are there
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,21 @@ class Findings:
         return sum(found.times for found in self.kept) + self.more.total()
 
 
+def unlike(source: Sequence[Any], target: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """What is on one side only; all of it where a side has equal ones, as how many there are counts."""
+    first, second = set(source), set(target)
+    if len(first) < len(source) or len(second) < len(target):
+        return list(source), list(target)
+    return list(first - second), list(second - first)
+
+
 def differing(source: Sequence[Row], target: Sequence[Row]) -> list[Found]:
     """What is not on both sides alike, by key. A key may occur more than once: a target without its primary key."""
-    first, second = set(source), set(target)
-    if len(first) == len(source) and len(second) == len(target):
-        source, target = list(first - second), list(second - first)
-    here = {(key, md5): count for key, md5, count in _added(source)}
+    source, target = unlike(source, target)
+    here = {(key, hashed): count for key, hashed, count in _added(source)}
     left: dict[Key, list[int]] = defaultdict(lambda: [0, 0])
-    for key, md5, count in _added(target):
-        there = here.pop((key, md5), 0)
+    for key, hashed, count in _added(target):
+        there = here.pop((key, hashed), 0)
         if count > there:
             left[key][1] += count - there
         elif there > count:
@@ -108,14 +115,14 @@ def differing(source: Sequence[Row], target: Sequence[Row]) -> list[Found]:
 def held(keys: Collection[Key], rows: Iterable[Row]) -> dict[Key, Held]:
     """What one side's rows hold at each of these keys."""
     found: dict[Key, list[bytes]] = {key: [] for key in keys}
-    for key, md5, times in rows:
+    for key, hashed, times in rows:
         if key in found:
-            found[key] += [md5] * times
-    return {key: tuple(sorted(md5s)) for key, md5s in found.items()}
+            found[key] += [hashed] * times
+    return {key: tuple(sorted(hashes)) for key, hashes in found.items()}
 
 
 def _added(rows: Iterable[Row]) -> Iterable[Row]:
     counts: Counter[tuple[Key, bytes]] = Counter()
-    for key, md5, count in rows:
-        counts[key, md5] += count
-    return ((key, md5, count) for (key, md5), count in counts.items())
+    for key, hashed, count in rows:
+        counts[key, hashed] += count
+    return ((key, hashed, count) for (key, hashed), count in counts.items())

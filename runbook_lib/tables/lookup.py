@@ -16,9 +16,10 @@ Shown = dict[str, list[Difference]]
 
 def set_aside(sides: Sides, number: int, pair: Pair, part: Findings, room: int) -> None:
     """Only count what there is no room for, and rows that their key does not find again in the very snapshot that
-    they were found in: never to be seen again is no proof that they have arrived."""
-    left = part.kept[:room]
-    seen = set(by_key(sides, number, pair, Findings(kept=left)) if pair.key else left)
+    they were found in: never to be seen again is no proof that they have arrived. What the source holds is noted."""
+    left = Findings(kept=part.kept[:room])
+    seen = set(by_key(sides, number, pair, left) if pair.key else left.kept)
+    part.note(left.held)
     for one in part.kept:
         if one not in seen:
             part.more[one.kind] += one.times
@@ -43,7 +44,7 @@ def batches(keys: Sequence[Key]) -> Iterator[list[Key]]:
 
 def counted(answer: Sequence[tuple[Key, bytes, object]]) -> list[Row]:
     """The rows of a lookup, which has each for itself."""
-    return [(key, md5, 1) for key, md5, _ in answer]
+    return [(key, hashed, 1) for key, hashed, _ in answer]
 
 
 def values(sides: Sides, pairs: Sequence[Pair], found: Mapping[str, Findings], count: int) -> Shown:

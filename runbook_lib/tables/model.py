@@ -137,6 +137,7 @@ class Options:
     `method` native is PostgreSQL's own hash, 64 bits: a fast look. md5 is 128 bits and the evidence of record.
     `settle` returns when everything that the source had when it was called must have arrived at the target; without
     it there is a pause of `pause` seconds before each of the `rounds` in which what differed is looked at again.
+    `workers` are the connections to each side, at most: another one for every two million rows of a table.
     `gentle` takes one connection (of the target one more while it looks again), small ranges, and rests as long as it
     worked. `empty` names tables (patterns as in
     `pairs`) that may have no rows. `checkpoint` is the file that a comparison which ended early goes on from.

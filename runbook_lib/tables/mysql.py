@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import DatabaseError
 from . import portable
-from .dialect import SEPARATOR, Common, Method, Sample, Server, Statement
+from .dialect import SEPARATOR, Common, Sample, Server, Statement
 from .model import FREE, Field, Key, Span, Table, View
 from .mysql_catalog import describe, may_read
 
@@ -80,13 +80,13 @@ class MySQL:
         found = _fetch(session, f"select {texts} from {_name(view)} t where rand(1) < {share:.9f} order by {order}")
         return Sample([key for key in found if not any(part.startswith("0000-") for part in key)], rows)
 
-    def digest(self, view: View, span: Span, common: Common, method: Method) -> Statement:
+    def digest(self, view: View, span: Span, common: Common) -> Statement:
         """One row: (count, digest)."""
         where, parameters = _within(view, span)
         sql = f"select count(*), {_fold(view, common)} from {_name(view)} t{where}"
         return Statement(sql, parameters, lambda row: (row[0], _folded(view, row[1:])))
 
-    def buckets(self, view: View, span: Span, common: Common, method: Method, modulus: int) -> Statement:
+    def buckets(self, view: View, span: Span, common: Common, modulus: int) -> Statement:
         """Rows of (bucket, count, digest)."""
         where, parameters = _within(view, span)
         bucket = _bucket(view, span, common, modulus)

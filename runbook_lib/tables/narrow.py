@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from .dialect import Dialect, Method, Statement
-from .finding import Findings, Row, differing, held
+from .dialect import Dialect, Statement
+from .finding import Findings, Row, differing
 from .model import Pair, Span, View
 from .ranges import modulus
 from .reading import Sides
@@ -21,17 +21,14 @@ def both(pair: Pair) -> tuple[View, View]:
     return pair.source, pair.target
 
 
-def narrowed(sides: Sides, number: int, pair: Pair, span: Span, method: Method) -> Findings:
+def narrowed(sides: Sides, number: int, pair: Pair, span: Span) -> Findings:
     """The rows of a range that are not the same, asked with one session of each side."""
     common, size = sides.common, modulus(span)
-    here, there = sides.ask(number, both(pair), lambda by, view: by.buckets(view, span, common, method, size))
+    here, there = sides.ask(number, both(pair), lambda by, view: by.buckets(view, span, common, size))
     part = Findings(*(sum(bucket[1] for bucket in side) for side in (here, there)))
     for batch in _batches(_unequal(here, there)):
-        rows, others = sides.ask(number, both(pair), _rows_of(sides, span, size, batch))
-        found = differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others))
-        part.take(found)
-        if pair.key:
-            part.note(held([one.key for one in found], rows))
+        rows, others = sides.unlike(number, both(pair), _rows_of(sides, span, size, batch))
+        part.take(differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others)))
     return part
 
 
@@ -63,4 +60,4 @@ def _batches(sizes: Mapping[int, int]) -> Iterator[list[int]]:
 
 def _by_hash(rows: Iterable[Row]) -> list[Row]:
     """Rows without a key are known by what they hold."""
-    return [((md5.hex(),), md5, count) for _, md5, count in rows]
+    return [((hashed.hex(),), hashed, count) for _, hashed, count in rows]

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from . import portable
-from .dialect import Common, Method, Sample, Server, Statement
+from .dialect import Common, Sample, Server, Statement
 from .model import Field, Key, Span, Table, View
 from .postgresql_catalog import describe
 from .postgresql_row import cast, md5, native, quoted, text, utf8
@@ -96,19 +96,20 @@ class PostgreSQL:
         found = session.execute(f"select {texts} from (select {keys} {part}) s order by {order}", ()).fetchall()
         return Sample([tuple(row) for row in found], round(len(found) * 100 / percent))
 
-    def digest(self, view: View, span: Span, common: Common, method: Method) -> Statement:
+    def digest(self, view: View, span: Span, common: Common) -> Statement:
         """One row: (count, digest)."""
         where, parameters = _within(view, span)
-        hashed, folded = _hashed(view, common, method)
+        hashed, folded = _hashed(view, common)
         rows = f"from {_name(view)} t{where}"
         if hashed:
             rows = f"from (select {hashed} h {rows} offset 0) s"
-        return Statement(f"select count(*), {folded} {rows}", parameters, lambda row: (row[0], _folded(row[1:], common)))
+        sql = f"select count(*), {folded} {rows}"
+        return Statement(sql, parameters, lambda row: (row[0], _folded(row[1:], common)))
 
-    def buckets(self, view: View, span: Span, common: Common, method: Method, modulus: int) -> Statement:
+    def buckets(self, view: View, span: Span, common: Common, modulus: int) -> Statement:
         """Rows of (bucket, count, digest); the digest may be several values."""
         where, parameters = _within(view, span)
-        hashed, folded = _hashed(view, common, method)
+        hashed, folded = _hashed(view, common)
         bucket = _bucket(view, span, common, modulus)
         rows = f"from {_name(view)} t{where}"
         if hashed:
@@ -119,7 +120,7 @@ class PostgreSQL:
         return Statement(sql, parameters, lambda row: (row[0], row[1], _folded(row[2:], common)))
 
     def rows(self, view: View, span: Span, common: Common, modulus: int, buckets: Sequence[int]) -> Statement:
-        """Rows of (key, md5, count)."""
+        """Rows of (key, hash, count)."""
         where, parameters = _inside(view, span, common, modulus, buckets)
         keys = "".join(f"{cast(part, common)}, " for part in view.key)
         if portable.by_client(view, common):
@@ -127,9 +128,9 @@ class PostgreSQL:
             sql = f"select {keys}{values} from {_name(view)} t{where}"
             return Statement(sql, parameters, lambda row: (*portable.keyed(view, row)[:2], 1))
         if view.key:
-            sql = f"select {keys}{md5(view, common)}, 1 from {_name(view)} t{where}"
+            sql = f"select {keys}{_known(view, common)}, 1 from {_name(view)} t{where}"
         else:
-            sql = f"select {md5(view, common)}, count(*) from {_name(view)} t{where} group by 1"
+            sql = f"select {_known(view, common)}, count(*) from {_name(view)} t{where} group by 1"
         return Statement(sql, parameters, lambda row: (tuple(row[:-2]), bytes.fromhex(row[-2]), row[-1]))
 
     def holds(self, part: Field, text: str) -> bool:
@@ -147,8 +148,8 @@ class PostgreSQL:
         return Statement(f"select count(*) from {_name(view)} t where {missing}", (), lambda row: int(row[0]))
 
     def lookup(self, view: View, common: Common, keys: Sequence[Key], values: bool) -> Statement:
-        """Rows of (key, md5, values) with these keys."""
-        hashed = md5(view, common)
+        """Rows of (key, hash, values) with these keys."""
+        hashed = _known(view, common)
         asked = ", ".join([hashed, *(cast(part, common) for part in view.fields if values)])
         if not view.key:
             sql = f"select distinct on (1) {asked} from {_name(view)} t where {hashed} = any(%s)"
@@ -228,6 +229,8 @@ def _bucket(view: View, span: Span, common: Common, modulus: int) -> str:
         return f"t.{quoted(view.key[0].column.name)} / {span.width}::bigint"
     if view.key and common.modern:
         return f"{native(view.key, common)} & {modulus - 1}"
+    if not view.key and common.method == "native":
+        return f"{native(view.fields, common)} & {modulus - 1}"
     hashed = f"md5({utf8(text(view.key, common), common)})" if view.key else md5(view, common)
     return f"('x' || left({hashed}, 8))::bit(32)::bigint & {modulus - 1}"
 
@@ -263,14 +266,19 @@ def _intervals(buckets: Sequence[int], span: Span) -> list[tuple[int, int]]:
     return found
 
 
-def _hashed(view: View, common: Common, method: Method) -> tuple[str, str]:
+def _known(view: View, common: Common) -> str:
+    """What a row is known by, in hex."""
+    return f"encode(int8send({native(view.fields, common)}), 'hex')" if common.method == "native" else md5(view, common)
+
+
+def _hashed(view: View, common: Common) -> tuple[str, str]:
     """A row's hash `h` where it is used twice, so that it is computed once (the callers' `offset 0` sees to it); ''
     where not. And the sums that fold the hashes.
 
     Sums, as equal rows of a table without key would cancel each other out under xor. An md5 of 128 bits is folded in
     two sums of 64: of hashes of it where both servers hash alike, which is quicker than reading its halves as numbers.
     """
-    if method == "native":
+    if common.method == "native":
         return "", f"sum({native(view.fields, common)})::text"
     if common.modern:
         return md5(view, common), "sum(hashtextextended(h, 0))::text, sum(hashtextextended(h, 1))::text"

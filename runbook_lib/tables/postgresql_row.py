@@ -169,7 +169,7 @@ def _hash(part: Field, seed: int, common: Common) -> str:
         case "integer":  # its hash folds 64 bits to 32: 1 and 4294967296 are one
             whole = f"{own}::int::int8" if base == "bool" else f"{own}::int8"
             return f"hashint8extended({whole}, hashint8extended({whole} >> 32, {seed}))"
-        case "float":  # its hash takes -0 for 0
+        case "float" if part.alike:  # its hash takes -0 for 0
             exact = f"hashtextextended({own}::text, {seed})"
             return f"case when {own} = 0 then {exact} else hashfloat8extended({own}::float8, {seed}) end"
         case "uuid":

@@ -19,6 +19,7 @@ GENTLE_GRAIN = 8_192
 BUCKET = 32  # rows
 MOST = 16  # ranges of a key that is not in the index's order: each reads the whole table
 SAMPLED = 128  # pages of the source, or more
+CANDIDATES = 16  # keys for each range, of which one is its bound
 SPLITS = 2_000  # ranges at most: of very large tables they are longer
 BUCKETS = 65_536  # at most, of a range
 
@@ -39,10 +40,7 @@ def split(pair: Pair, sample: Sample, gentle: bool = False) -> list[Span]:
     """Short ranges that cover every key there could be, from a sorted sample of the source's keys."""
     if not sample.keys or not splittable(pair):
         return [Span(rows=sample.rows)]
-    grain = max(GENTLE_GRAIN if gentle else GRAIN, sample.rows // SPLITS)
-    parts = max(1, round(sample.rows / grain))
-    if not indexed(pair):
-        parts = min(parts, MOST)
+    parts = _parts(pair, sample.rows, gentle)
     count = len(sample.keys)
     bounds = list(dict.fromkeys(sample.keys[number * count // parts] for number in range(1, parts)))
     rows = sample.rows // (len(bounds) + 1)
@@ -52,6 +50,16 @@ def split(pair: Pair, sample: Sample, gentle: bool = False) -> list[Span]:
         width = _width(lower or sample.keys[0], upper or sample.keys[-1], rows) if integer else 0
         spans.append(Span(lower, upper, rows, width))
     return spans
+
+
+def candidates(pair: Pair, sample: Sample, gentle: bool = False) -> list[Key]:
+    """Some of the sample's keys, as many as are worth a look at whether ranges can begin with them."""
+    return sample.keys[:: max(1, len(sample.keys) // (CANDIDATES * _parts(pair, sample.rows, gentle)))]
+
+
+def _parts(pair: Pair, rows: int, gentle: bool) -> int:
+    parts = max(1, round(rows / max(GENTLE_GRAIN if gentle else GRAIN, rows // SPLITS)))
+    return parts if indexed(pair) else min(parts, MOST)
 
 
 def _integer(pair: Pair) -> bool:

@@ -11,16 +11,22 @@ from typing import Any
 from ..databases import Database, translated
 from ..errors import DatabaseError
 from . import dialect as dialects
-from .dialect import BYTES_HASHED, MODERN, Common, Dialect, Server, Statement
+from .dialect import BYTES_HASHED, MODERN, Common, Dialect, Method, Server, Statement
+from .finding import unlike
 from .model import Options, View
+
+PER_WORKER = 2_000_000  # rows: for fewer than so many another session is not worth its place on a server
 
 
 def read(database: Database, session: Any, statement: Statement) -> list[Any]:
     """The answer to a statement."""
+    return statement.taken(_raw(database, session, statement))
+
+
+def _raw(database: Database, session: Any, statement: Statement) -> list[Any]:
     with translated(database), session.cursor() as cursor:
         cursor.execute(statement.sql, statement.parameters)
-        rows = cursor.fetchall()
-    return list(rows) if statement.read is None else [statement.read(row) for row in rows]
+        return list(cursor.fetchall())
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,24 @@ class Side:
     database: Database
     dialect: Dialect
     server: Server
-    sessions: tuple[Any, ...]
+    sessions: list[Any]
+    another: Callable[[bool | str], Any]  # opens one, given the name of the moment
+
+    def reach(self, count: int) -> int:
+        """Open sessions until there are so many, where the server lets several see one moment; how many there are."""
+        if len(self.sessions) < count:
+            shared = self.dialect.share(self.sessions[0], self.server)
+            while shared and len(self.sessions) < count:
+                self.sessions.append(self.another(shared))
+        return len(self.sessions)
 
     def ask(self, number: int, statement: Statement) -> list[Any]:
         """The answer of one session, read."""
-        return read(self.database, self.sessions[number], statement)
+        return statement.taken(self.raw(number, statement))
+
+    def raw(self, number: int, statement: Statement) -> list[Any]:
+        """The answer of one session as it comes."""
+        return _raw(self.database, self.sessions[number], statement)
 
     def cancel(self) -> None:
         """End what its sessions are doing."""
@@ -50,20 +69,38 @@ class Sides:
     target: Side
     common: Common
     helpers: ThreadPoolExecutor
+    most: int  # sessions of each
 
-    @property
-    def workers(self) -> int:
-        """How many ranges can be compared at a time."""
-        return min(len(self.source.sessions), len(self.target.sessions))
+    def workers(self, rows: int) -> int:
+        """How many ranges of so many rows are to be compared at a time, with a session each."""
+        wanted = min(self.most, 1 + rows // PER_WORKER)
+        with translated(self.source.database):
+            reached = self.source.reach(wanted)
+        with translated(self.target.database):
+            return min(wanted, reached, self.target.reach(wanted))
 
     def ask(
         self, number: int, views: tuple[View, View], statement: Callable[[Dialect, View], Statement]
     ) -> tuple[list[Any], list[Any]]:
         """The answers of both sides, asked at the same time."""
-        source, target = views
-        asked = self.helpers.submit(self.source.ask, number, statement(self.source.dialect, source))
+        source, target = statement(self.source.dialect, views[0]), statement(self.target.dialect, views[1])
+        here, there = self._raw(number, source, target)
+        return source.taken(here), target.taken(there)
+
+    def unlike(
+        self, number: int, views: tuple[View, View], statement: Callable[[Dialect, View], Statement]
+    ) -> tuple[list[Any], list[Any]]:
+        """What only one side answers; all of it where an answer has equal rows, or the sides do not answer alike."""
+        source, target = statement(self.source.dialect, views[0]), statement(self.target.dialect, views[1])
+        here, there = self._raw(number, source, target)
+        if self.source.database.engine == self.target.database.engine:
+            here, there = unlike(here, there)
+        return source.taken(here), target.taken(there)
+
+    def _raw(self, number: int, source: Statement, target: Statement) -> tuple[list[Any], list[Any]]:
+        asked = self.helpers.submit(self.source.raw, number, source)
         try:
-            there = self.target.ask(number, statement(self.target.dialect, target))
+            there = self.target.raw(number, target)
         except BaseException:
             self.source.dialect.cancel(self.source.sessions[number])
             raise
@@ -80,25 +117,24 @@ def opened(source: Database, target: Database, options: Options) -> Iterator[Sid
     """Sessions on both sides; each side's see one moment, the two moments lie close together."""
     workers = 1 if options.gentle else max(1, options.workers)
     with ExitStack() as stack:
-        first, second = (_side(stack, database, workers, options.statement_timeout) for database in (source, target))
+        first, second = (_side(stack, database, options.statement_timeout) for database in (source, target))
         helpers = stack.enter_context(ThreadPoolExecutor(workers, "source"))
-        yield Sides(first, second, _common((first.server, second.server), options.method), helpers)
+        yield Sides(first, second, _common((first.server, second.server), options.method), helpers, workers)
 
 
-def _side(stack: ExitStack, database: Database, workers: int, timeout: float) -> Side:
+def _side(stack: ExitStack, database: Database, timeout: float) -> Side:
     dialect = dialects.of(database)
-    first = stack.enter_context(database.session(statement_timeout=timeout, snapshot=True))
-    dialect.prepare(first)
-    server = dialect.server(first)
-    shared = dialect.share(first, server) if workers > 1 else None
-    sessions = [first]
-    for _ in range(workers - 1 if shared else 0):
-        sessions.append(stack.enter_context(database.session(statement_timeout=timeout, snapshot=shared or True)))
-        dialect.prepare(sessions[-1])
-    return Side(database, dialect, server, tuple(sessions))
+
+    def another(moment: bool | str) -> Any:
+        session = stack.enter_context(database.session(statement_timeout=timeout, snapshot=moment))
+        dialect.prepare(session)
+        return session
+
+    first = another(True)
+    return Side(database, dialect, dialect.server(first), [first], another)
 
 
-def _common(servers: Sequence[Server], method: str) -> Common:
+def _common(servers: Sequence[Server], method: Method) -> Common:
     versions = {(server.engine, server.version, server.encoding) for server in servers}
     alike = len(versions) == 1 and servers[0].engine == "postgresql" and servers[0].version >= MODERN
     if method == "native" and not alike:
@@ -110,4 +146,4 @@ def _common(servers: Sequence[Server], method: str) -> Common:
     utf8 = all(server.encoding in ("UTF8", "utf8mb4") for server in servers)
     engines = {server.engine for server in servers}
     hashed = alike and servers[0].version >= BYTES_HASHED
-    return Common(portable=len(engines) > 1, modern=alike, utf8=utf8, bytes_hashed=hashed)
+    return Common(portable=len(engines) > 1, method=method, modern=alike, utf8=utf8, bytes_hashed=hashed)

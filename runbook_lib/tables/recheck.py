@@ -50,7 +50,7 @@ def look_again(
             findings.moving = sum(one.times for one in findings.kept if one.key in table.expected)
         for pair in open_ones:
             if not pair.key:  # nothing to look a row up by: the table is read again
-                again = narrowed(sides, 0, pair, Span(rows=found[pair.name].source), options.method)
+                again = narrowed(sides, 0, pair, Span(rows=found[pair.name].source))
                 found[pair.name] = again.still(found[pair.name])
         return values(sides, open_ones, found, options.sample)
 

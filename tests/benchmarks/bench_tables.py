@@ -181,7 +181,8 @@ def limit(pair: Pair, method: Any) -> Cost:
         with database.session() as session:
             dialect = PostgreSQL()
             dialect.prepare(session)
-            statement = dialect.digest(view, Span(), Common(portable=False, modern=True, bytes_hashed=True), method)
+            common = Common(portable=False, method=method, modern=True, bytes_hashed=True)
+            statement = dialect.digest(view, Span(), common)
             session.execute(statement.sql, statement.parameters).fetchone()
 
     with ThreadPoolExecutor(2) as both:
