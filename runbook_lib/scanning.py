@@ -155,7 +155,7 @@ class _Receiver:
             self.open[block.shard] = stack, stack.enter_context(self.writer.shard(block.shard, int(block.shard) + 1))
         stack, shard = self.open[block.shard]
         if block.batch is not None:
-            shard.write(block.batch)
+            shard.write(block.batch, sound=True)
         self.said[block.shard] = max(self.said.get(block.shard, 0) + block.facts.get("entries", 0), shard.rows)
         if block.end:
             shard.facts = block.facts

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from awscrt import checksums
 
 from runbook_lib.aws import heads, listing_worker, wire
 from runbook_lib.aws.heads import content, describe, look_again, part_sizes
@@ -241,6 +242,16 @@ def test_a_torn_body_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (batch,) = content(session(endpoint.url), REGION, "bench", "", [("large", "SHA256")], ListOptions(processes=0))
         assert endpoint.failed["torn"] == 3
     assert batch.to_pylist()[0]["checksum"] == base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_a_process_loads_the_crt_for_its_checksums(processes: int) -> None:
+    with stub([Object("small", body=b"abc")]) as endpoint:
+        wanted = [("small", "CRC64NVME")]
+        options = ListOptions(processes=processes)
+        (batch,) = content(session(endpoint.url), REGION, "bench", "", wanted, options)
+    expected = base64.b64encode(checksums.crc64nvme(b"abc").to_bytes(8, "big")).decode()
+    assert batch.to_pylist()[0]["checksum"] == expected
 
 
 def test_reading_one_large_object_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from runbook_lib.errors import InventoryError
 from runbook_lib.inventory.progress import Progress
+from runbook_lib.inventory.runs import NULLS, gathered, nulls
 from runbook_lib.inventory.schema import SCHEMA
 from runbook_lib.inventory.store import Inventory, Writer
 from tests.inventories import batch, file, inventory
@@ -34,6 +35,22 @@ def write(writer: Writer, name: str, *batches: list[str], order: int = 0) -> Non
     with writer.shard(name, order) as shard:
         for some in batches:
             shard.write(batch(file(key) for key in some))
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [([], []), ([5], [5]), ([1, 2, 3, 4, 1], [3, 3, 4, 1]), ([9, 1], [9, 1])])
+def test_small_batches_are_gathered(sizes: list[int], expected: list[int]) -> None:
+    some = [batch(file(f"{number} {row}") for row in range(size)) for number, size in enumerate(sizes)]
+    found = list(gathered(iter(some), 3))
+    assert [each.num_rows for each in found] == expected
+    assert pa.Table.from_batches(found, SCHEMA).equals(pa.Table.from_batches(some, SCHEMA))
+
+
+@pytest.mark.parametrize("rows", [0, 3, NULLS, NULLS + 1])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.binary()])
+def test_unknown_columns_are_nulls_of_any_number(rows: int, kind: pa.DataType) -> None:
+    found = nulls(rows, kind)
+    found.validate(full=True)
+    assert found.equals(pa.nulls(rows, kind)) and found.null_count == rows
 
 
 def test_rows_come_back_in_byte_order_with_all_their_columns(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from runbook_lib.aws import listing, wire, workers
+from runbook_lib.aws import listing, listing_process, wire, workers
 from runbook_lib.aws.listing import ListOptions, gaps, list_bucket
 from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError, TornStream
 from runbook_lib.inventory.store import Inventory, Writer
@@ -45,6 +47,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts are short; in this process only."""
     monkeypatch.setattr(wire, "LONGEST_PAUSE", 0.01)
+
+
+def test_a_listing_process_does_without_the_crt() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", listing_process.__name__]
+    door = json.dumps(asdict(wire.Door("http://127.0.0.1:1", BUCKET, REGION))) + "\n"
+    done = subprocess.run(command, input=door, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith('{"end of stream": true}\n')
+    assert "botocore.auth" in done.stderr and "_awscrt" not in done.stderr
 
 
 def test_awkward_keys_are_the_same_as_with_boto3(lab: str, tmp_path: Path) -> None:

@@ -195,8 +195,8 @@ class Shards:
             return self._open[name][1]
 
     def write(self, name: str, batch: pa.RecordBatch) -> None:
-        """Some of a shard's rows."""
-        self._of(name).write(batch)
+        """Some of a shard's rows, as a stream of blocks brought them."""
+        self._of(name).write(batch, sound=True)
 
     def end(self, name: str, **facts: Any) -> None:
         """All of a shard's rows were written."""

@@ -1,4 +1,6 @@
-"""The process that asks S3: jobs come in as JSON lines, blocks of columns go out; no boto3, no pyarrow, little memory.
+"""What asks S3: jobs come in as JSON lines, blocks of columns go out; no boto3, no pyarrow, little memory.
+
+A process of its own (`listing_process`), or for a few keys threads of ours.
 
 The first line says where (`wire.Door`); each job brings fresh credentials, so that hours outlive an assumed role's one.
 Jobs: `keys`, the keys after one, up to another, `pages` at most; `cuts`, where the folders beside a key begin; `head`,
@@ -7,9 +9,7 @@ the rows of keys; `content`, the same with the bytes read and hashed; `parts`, t
 
 from __future__ import annotations
 
-import gc
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,10 +26,9 @@ from .parts import Parts
 from .wire import Door, Refused, Wire, attempts
 
 ROWS = 8_000  # of a block, at least, but for a range's last: what each thread holds …
-HELD = 128_000  # … and all of them together
+HELD = 96_000  # … and all of them together
 AT_ONCE = 2_048  # rows of a block of HEADs
 LONGEST_TARGET = 4096  # bytes; PATH_MAX
-SELDOM = 200_000  # objects between two looks for cycles: a page has thousands, and no cycles
 TO_HEAD = "unreadable: HTTP"  # how the row of a key begins to say that S3 does not show it, and the status after it
 BEAT = 0.5  # seconds between two words about bytes read
 ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one object
@@ -221,9 +220,3 @@ def run(lines: BinaryIO, out: BinaryIO) -> None:
     write(begin())
     Worker(Door(**json.loads(lines.readline())), write).serve(lines)
     write(end_of_stream())
-
-
-if __name__ == "__main__":
-    gc.freeze()
-    gc.set_threshold(SELDOM)
-    run(sys.stdin.buffer, sys.stdout.buffer)

@@ -53,8 +53,11 @@ def _alike(text: str) -> list[list[str]] | None:
     size, end = f"&quot;</ETag>{like[4]}<Size>", f"</Size><StorageClass>{like[6]}</StorageClass></Contents>"
     found = _jumping(len(like[2]), len(like[3]), len(size), len(end)).split(text)
     values = keys, modified, etags, sizes = [found[at::5] for at in range(1, 5)]
-    alike = [f"{KEY}{a}{MODIFIED}{b}{ETAG}{c}{size}{d}{end}" for a, b, c, d in zip(*values, strict=True)]
-    if "".join(alike) != text or "".join(found).encode().translate(None, PLAIN):
+    again = [end + KEY, "", MODIFIED, "", ETAG, "", size, ""] * len(keys)
+    for at, column in enumerate(values):
+        again[2 * at + 1 :: 8] = column
+    again[:1] = [KEY]
+    if "".join([*again, end]) != text or "".join(found).encode().translate(None, PLAIN):
         return None
     return [keys, modified, etags, sizes, [like[6]] * len(keys)]
 

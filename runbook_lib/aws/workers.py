@@ -1,4 +1,4 @@
-"""Who asks S3? Processes of `listing_worker`, or threads of ours for a few keys.
+"""Who asks S3? Processes with a `listing_worker`, or threads of ours for a few keys.
 
 They are given jobs and send blocks, which are read here.
 """
@@ -25,7 +25,7 @@ from botocore.httpsession import get_cert_path
 
 from ..errors import AccessDenied, AwsError, CredentialsExpired
 from ..inventory.blocks import Block, read_blocks
-from . import listing_worker
+from . import listing_process, listing_worker
 from .client import Session
 from .wire import Door
 
@@ -235,7 +235,7 @@ class _Worker:
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", listing_worker.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", listing_process.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._said, env={**os.environ, "PYTHONPATH": path, **MEMORY},
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..errors import CommandFailed, TornStream
 from .encoding import ALIGNED, FORMAT
+from .runs import nulls
 from .schema import KINDS, SCHEMA
 
 LONGEST_HEADER = 64 * 1024 * 1024  # bytes; a plan of many shards is the longest
@@ -98,7 +99,7 @@ def _batch(header: dict[str, Any], payload: bytes) -> pa.RecordBatch:
 
 def _column(one: pa.Field, rows: int, buffers: list[pa.Buffer | None] | None) -> pa.Array:
     if not buffers:
-        return pa.nulls(rows, one.type)
+        return nulls(rows, one.type)
     if pa.types.is_dictionary(one.type):
         return pa.DictionaryArray.from_arrays(pa.Array.from_buffers(pa.int8(), rows, buffers), KINDS)
     return pa.Array.from_buffers(one.type, rows, buffers)

@@ -22,13 +22,14 @@ from .reading import Inventory
 from .recheck import Digest, Recheck, SecondLook
 from .result import Comparison, Count, Difference, Looked, SideSeen
 from .rules import COLUMNS, Judge, Level, Rules
-from .runs import ahead, one
+from .runs import ahead, gathered, one
 from .sampling import Sample
 from .scope import Scope
 from .tops import Tops
 
 PROGRESS = Callable[[Progress], None]
 FOUND, PARQUET, CSV = "differences.found.parquet", "differences.parquet", "differences.csv"
+ROWS = 32_768  # of a batch, at least
 FIRST = 10  # differences that are shown
 
 
@@ -110,8 +111,8 @@ class _Run:
         columns = COLUMNS[self.level]
         began, expected = time.monotonic(), self.source.rows
         with (
-            closing(ahead(self.source.batches([*columns, "links", "allocated"]))) as ours,
-            closing(ahead(self.other.batches(columns))) as theirs,
+            closing(ahead(gathered(self.source.batches([*columns, "links", "allocated"]), ROWS))) as ours,
+            closing(ahead(gathered(self.other.batches(columns), ROWS))) as theirs,
         ):
             for part in joined(self._side(0, ours, columns), self._side(1, theirs, columns)):
                 found = self.judge.differences(part)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from .schema import KINDS, SCHEMA
 
 Order = Sequence[tuple[str, str]]  # columns, the first of them `key`, and "ascending" of each
+NULLS = 32_768
 KEY: Order = [("key", "ascending")]
 
 
@@ -22,11 +24,21 @@ def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
     columns = []
     for field in SCHEMA:
         at = batch.schema.get_field_index(field.name)
-        column = pa.nulls(batch.num_rows, field.type) if at < 0 else batch.column(at)
+        column = nulls(batch.num_rows, field.type) if at < 0 else batch.column(at)
         if field.name == "kind":
             column = as_kinds(column)
         columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def nulls(rows: int, kind: pa.DataType) -> pa.Array:
+    """A column in which nothing is known: for batches of usual size, part of one that all share."""
+    return _many_nulls(kind).slice(0, rows) if rows <= NULLS else pa.nulls(rows, kind)
+
+
+@cache
+def _many_nulls(kind: pa.DataType) -> pa.Array:
+    return pa.nulls(NULLS, kind)
 
 
 def as_kinds(column: pa.Array) -> pa.Array:
@@ -108,6 +120,20 @@ def merged(runs: Sequence[Iterator[pa.RecordBatch]], order: Order = KEY) -> Iter
     for run, batch in heads:
         yield batch
         yield from run
+
+
+def gathered(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of at least so many: each costs whoever goes through them a millisecond or two."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        if count >= rows:
+            yield one(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield one(waiting)
 
 
 def ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
