@@ -37,7 +37,9 @@ def write(writer: Writer, name: str, *batches: list[str], order: int = 0) -> Non
             shard.write(batch(file(key) for key in some))
 
 
-@pytest.mark.parametrize(("sizes", "expected"), [([], []), ([5], [5]), ([1, 2, 3, 4, 1], [3, 3, 4, 1]), ([9, 1], [9, 1])])
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([], []), ([5], [5]), ([1, 2, 3, 4, 1], [3, 3, 4, 1]), ([9, 1], [9, 1])]
+)
 def test_small_batches_are_gathered(sizes: list[int], expected: list[int]) -> None:
     some = [batch(file(f"{number} {row}") for row in range(size)) for number, size in enumerate(sizes)]
     found = list(gathered(iter(some), 3))

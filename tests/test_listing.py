@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import pytest
 
 from runbook_lib.aws import listing, listing_process, wire, workers
 from runbook_lib.aws.listing import ListOptions, gaps, list_bucket
+from runbook_lib.aws.listing_worker import Gate
 from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError, TornStream
 from runbook_lib.inventory.store import Inventory, Writer
 from runbook_lib.inventory.underway import thinned
@@ -55,6 +57,49 @@ def test_a_listing_process_does_without_the_crt() -> None:
     done = subprocess.run(command, input=door, capture_output=True, text=True, check=True)
     assert done.stdout.endswith('{"end of stream": true}\n')
     assert "botocore.auth" in done.stderr and "_awscrt" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("most", "times", "expected"),
+    [
+        (16, [(0.001, 0.002)], 4),  # near: pages come faster than they are parsed
+        (16, [(0.020, 0.002)], 12),
+        (16, [(0.050, 0.002)], 16),
+        (16, [(0.050, 0.002), (0.008, 0.002)], 6),  # the first page waited for something else
+        (16, [(0.050, 0.0)], 16),
+        (2, [(0.050, 0.002)], 2),
+    ],
+)
+def test_a_near_endpoint_is_asked_for_fewer_ranges_at_a_time(
+    most: int, times: list[tuple[float, float]], expected: int
+) -> None:
+    gate = Gate(most)
+    assert gate.limit == min(most, 4)
+    for away, parsing in times:
+        gate.saw(away, parsing)
+    assert gate.limit == expected
+
+
+def test_no_more_ranges_at_a_time_than_the_gate_lets_through() -> None:
+    gate = Gate(16)
+    inside: list[int] = []
+    most = 0
+    enter, let_go = threading.Barrier(4), threading.Event()
+
+    def listed() -> None:
+        nonlocal most
+        with gate:
+            inside.append(1)
+            most = max(most, len(inside))
+            if not let_go.is_set():
+                enter.wait(10)
+                let_go.set()
+            inside.pop()
+
+    with ThreadPoolExecutor(12) as threads:
+        for done in [threads.submit(listed) for _ in range(12)]:
+            done.result(10)
+    assert most == 4
 
 
 def test_awkward_keys_are_the_same_as_with_boto3(lab: str, tmp_path: Path) -> None:

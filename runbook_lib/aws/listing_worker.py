@@ -25,13 +25,49 @@ from .pages import Page, Rows, read, up_to
 from .parts import Parts
 from .wire import Door, Refused, Wire, attempts
 
-ROWS = 8_000  # of a block, at least, but for a range's last: what each thread holds …
+ROWS = 10_000  # of a block, at least, but for a range's last: what each range holds …
 HELD = 96_000  # … and all of them together
+MANY = 500  # keys of a page that tells how long parsing takes
+FEWEST = 4  # ranges at a time
+SPARE = 2  # pages that wait to be parsed, so that there is always one
 AT_ONCE = 2_048  # rows of a block of HEADs
 LONGEST_TARGET = 4096  # bytes; PATH_MAX
 TO_HEAD = "unreadable: HTTP"  # how the row of a key begins to say that S3 does not show it, and the status after it
 BEAT = 0.5  # seconds between two words about bytes read
 ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one object
+
+
+class Gate:
+    """How many ranges are listed at a time: as many as it takes that a page is always there to be parsed.
+
+    A near endpoint needs a few, and what more of them would hold is saved. A page is `away` from request to answer;
+    the shortest time counts, as this process's own work lengthens the others.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.limit = min(FEWEST, most)
+        self._inside = 0
+        self._away = self._parsing = float("inf")
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside < self.limit)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify()
+
+    def saw(self, away: float, parsing: float) -> None:
+        """A page took so many seconds to come, and to be parsed."""
+        with self._changed:
+            self._away, self._parsing = min(self._away, away), min(self._parsing, parsing)
+            wanted = self._away / max(self._parsing, 1e-6) + SPARE
+            self.limit = self._most if wanted >= self._most else max(min(FEWEST, self._most), round(wanted))
+            self._changed.notify_all()
 
 
 class Worker:
@@ -41,7 +77,7 @@ class Worker:
         self.wire = Wire(door)
         self._parts = Parts(self.wire)
         self._write = write
-        self._enough = min(ROWS, HELD // door.connections)
+        self._gate = Gate(door.connections)
         self._reading = threading.Lock()  # one page is parsed at a time: a page's tree is ten times its text
         self._requests = ThreadPoolExecutor(door.connections)
         self._jobs = ThreadPoolExecutor(door.connections)
@@ -70,6 +106,10 @@ class Worker:
 
     def keys(self, shard: str, prefix: str, after: str, last: str | None, pages: int | None) -> dict[str, Any]:
         """Keys after one, up to and with another; `left` is what it left over after so many pages."""
+        with self._gate:
+            return self._keys(shard, prefix, after, last, pages)
+
+    def _keys(self, shard: str, prefix: str, after: str, last: str | None, pages: int | None) -> dict[str, Any]:
         rows, token, done, reached = Rows(), None, 0, after
         while True:
             page = self._page(prefix, token, **({"start-after": prefix + after} if prefix + after else {}))
@@ -85,7 +125,7 @@ class Worker:
             rows.add(page)
             token, done = page.token, done + 1
             ended = beyond or token is None
-            if rows.count and (ended or rows.count >= self._enough or done == pages):
+            if rows.count and (ended or rows.count >= self._enough() or done == pages):
                 self._write(rows.encoded(shard))
                 rows = Rows()
             if ended:
@@ -107,6 +147,9 @@ class Worker:
                 break
         return {"cuts": sorted(found), "after": after, "last": last}
 
+    def _enough(self) -> int:
+        return min(ROWS, HELD // self._gate.limit)
+
     def _page(self, prefix: str, token: str | None, **query: str) -> Page:
         query = {"encoding-type": "url", "prefix": prefix, **query}
         if token is not None:
@@ -116,9 +159,15 @@ class Worker:
         what = f"LIST of s3://{self.wire.door.bucket}/{prefix}"
 
         def once() -> Page:
+            asked = time.monotonic()
             body = self.wire.page(**query)
+            came = time.monotonic()
             with self._reading:
-                return read(body, prefix, self.wire.door)
+                began = time.monotonic()
+                page = read(body, prefix, self.wire.door)
+                if len(page.keys) > MANY:
+                    self._gate.saw(came - asked, time.monotonic() - began)
+                return page
 
         return attempts(once, self.wire.again, what)
 

@@ -45,7 +45,7 @@ class ListOptions:
     """How many at once, and how gently."""
 
     processes: int = 2
-    connections: int = 16  # of each process
+    connections: int = 16  # of each process, at most
     requests_per_second: float | None = None  # all processes together; None: as fast as it goes
     timeout: float = 60.0  # seconds without a byte
     method: str = "pages"  # or boto3: its own paginator, twenty times slower
