@@ -14,15 +14,16 @@ from .inventory.underway import Underway
 
 BEAT = 0.5  # seconds between two looks at a listing that goes on alone
 
-Planned = Callable[[list[str]], None]
+Planned = Callable[[list[str], int], None]
 Scan = Callable[[Planned, Callable[[Progress], None]], Inventory]
 Listing = Callable[[Inventory | Underway, Callable[[Progress], None]], Inventory]
 
 
 def at_once(
-    scan: Scan, listing: Listing, told: Callable[[Look], None], beginning: Callable[[], None] = lambda: None
+    scan: Scan, listing: Listing, told: Callable[[Look], None], beginning: Callable[[int], None] = lambda used: None
 ) -> tuple[Inventory, Inventory]:
-    """The inventories of a scan and of a listing that begins as soon as the scan has a plan; `beginning` hears of it.
+    """The inventories of a scan and of a listing that begins as soon as the scan has a plan; `beginning` hears of it,
+    and how many entries the scanned file system has in use (0: it does not say).
 
     After the scan where that has no plan: the tree is small, or its inventory is there already. What goes wrong with
     either stops the other the next time that this says how far it is, and is raised; what is finished of both is kept,
@@ -39,7 +40,7 @@ def at_once(
 class _Aside:
     """A listing in a thread of its own, once it has begun."""
 
-    def __init__(self, listing: Listing, beginning: Callable[[], None]) -> None:
+    def __init__(self, listing: Listing, beginning: Callable[[int], None]) -> None:
         self._listing, self._beginning = listing, beginning
         self._pool = ThreadPoolExecutor(1)
         self._stopped = threading.Event()
@@ -47,10 +48,10 @@ class _Aside:
         self._keys = Underway([])
         self._latest: Progress | None = None
 
-    def begin(self, cuts: list[str]) -> None:
+    def begin(self, cuts: list[str], used: int) -> None:
         """List in ranges of these keys; without any, later."""
         if cuts:
-            self._beginning()
+            self._beginning(used)
             self._keys = Underway(cuts)
             self._listed = self._pool.submit(contextvars.copy_context().run, self._listing, self._keys, self._beat)
 

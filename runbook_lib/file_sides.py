@@ -100,7 +100,9 @@ class FileSides:
             "report": self.latest().arn if report else None,
         }
 
-    def scanned(self, side: Side, folder: Path, progress: Report, planned: Planned = lambda cuts: None) -> Inventory:
+    def scanned(
+        self, side: Side, folder: Path, progress: Report, planned: Planned = lambda cuts, used: None
+    ) -> Inventory:
         """What is on a mount of the application server; `planned`: see `scanning.scan`."""
         root, options = self.server.path(side), self.scan_options
         if (folder / MANIFEST).exists():

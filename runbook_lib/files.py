@@ -194,13 +194,17 @@ class Files:
                 said(estimated.sentence())
             return source
 
+        def beginning(used: int) -> None:
+            self._record("note", key="files: estimated cost of LIST", value=cost.listing(used))
+            said(cost.listing(used))
+
         def second(source: Inventory | Underway, told: Report) -> Inventory:
             return sides.listed(source, seen["bucket"], told)
 
         if wish.against == "bucket" and sides.settings.s3_inventory is None:
-            source, other = at_once(first, second, told, lambda: said(cost.LISTING))
+            source, other = at_once(first, second, told, beginning)
         else:
-            source = first(lambda cuts: None, told)
+            source = first(lambda cuts, used: None, told)
             if wish.against == "bucket":
                 other = second(source, told)
             elif wish.against == "share":

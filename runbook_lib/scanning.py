@@ -30,7 +30,7 @@ COUNTED = ("vanished", "skipped", "not looked into")
 PLAN = "plan"  # the shard without rows whose facts are the plan
 DIGEST = ["key", "size", "mtime_ns", "checksum_algorithm", "checksum_type", "checksum", "problem"]
 Report = Callable[[Progress], None]
-Planned = Callable[[list[str]], None]
+Planned = Callable[[list[str], int], None]
 
 # Makes a package of the modules' text and calls the last one's `main`. Isolated (-I), so that it imports nothing from
 # the folders that it scans.
@@ -95,11 +95,12 @@ def scan(
     side: Side,
     options: ScanOptions = ScanOptions(),
     progress: Report | None = None,
-    planned: Planned = lambda cuts: None,
+    planned: Planned = lambda cuts, used: None,
 ) -> Inventory:
     """Every entry below `root`, with its metadata; goes on where an earlier scan into `folder` was stopped.
 
-    `planned` hears soon which keys cut the tree into shards: none when it is a small one.
+    `planned` hears soon which keys cut the tree into shards (none when it is a small one), and how many entries its
+    whole file system has in use (0: it does not say).
     Raises `TornStream` when it stops early (finished shards are kept), `CommandFailed` when it cannot be done.
     """
     with Writer(folder, side=side, root=root, parameters={"host": host.name, **options.left_out()}) as writer:
@@ -147,7 +148,7 @@ class _Receiver:
         if PLAN not in self.writer.finished:
             with self.writer.shard(PLAN, 0) as shard:
                 shard.facts = facts
-        self.planned(facts["cuts"])
+        self.planned(facts["cuts"], facts["used"])
 
     def _shard(self, block: Block, unfinished: ExitStack) -> None:
         if block.shard not in self.open:

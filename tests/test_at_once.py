@@ -38,11 +38,11 @@ def one(tmp_path: Path) -> Inventory:
 
 
 def test_the_listing_begins_with_the_plan_and_learns_all_keys_when_the_scan_ends(one: Inventory) -> None:
-    begun, scanned, said, told = threading.Event(), threading.Event(), list[str](), list[Look]()
+    begun, scanned, said, told = threading.Event(), threading.Event(), list[int](), list[Look]()
 
     def scans(planned: Any, told: Any) -> Inventory:
-        planned(["k"])
-        assert said == ["begins"] and begun.wait(LONG)
+        planned(["k"], 7)
+        assert said == [7] and begun.wait(LONG)
         told(seen("source", "scanning"))
         scanned.set()
         return one
@@ -58,26 +58,26 @@ def test_the_listing_begins_with_the_plan_and_learns_all_keys_when_the_scan_ends
         assert (keys.rows, keys.cut(100)) == (1, [])
         return one
 
-    assert at_once(scans, lists, told.append, lambda: said.append("begins")) == (one, one)
+    assert at_once(scans, lists, told.append, said.append) == (one, one)
     assert isinstance(told[0], Beside) and told[0].doing == "scanning, listing"
     assert told[0].sentence(told[0].began).count("entries") == 2
 
 
 def test_without_a_plan_the_listing_comes_after_the_scan(one: Inventory) -> None:
     def scans(planned: Any, told: Any) -> Inventory:
-        planned([])
+        planned([], 7)
         return one
 
     def lists(keys: Any, told: Any) -> Inventory:
         assert keys is one and threading.current_thread() is threading.main_thread()
         return one
 
-    assert at_once(scans, lists, lambda said: None, lambda: pytest.fail("it does not begin beside")) == (one, one)
+    assert at_once(scans, lists, lambda said: None, lambda used: pytest.fail("it does not begin beside")) == (one, one)
 
 
 def test_what_stops_the_listing_stops_the_scan(one: Inventory) -> None:
     def scans(planned: Any, told: Any) -> Inventory:
-        planned(["k"])
+        planned(["k"], 7)
         deadline = time.monotonic() + LONG
         while time.monotonic() < deadline:
             told(seen("source", "scanning"))
@@ -96,7 +96,7 @@ def test_what_stops_the_scan_stops_the_listing(error: BaseException, one: Invent
     ended: list[str] = []
 
     def scans(planned: Any, told: Any) -> Inventory:
-        planned(["k"])
+        planned(["k"], 7)
         raise error
 
     def lists(keys: Any, told: Any) -> Inventory:

@@ -25,6 +25,7 @@ from runbook_lib import Runbook, files_cli
 from runbook_lib.asked import DONE
 from runbook_lib.errors import AwsError, CommandFailed, InventoryError, SettingsError
 from runbook_lib.files import FileComparison
+from runbook_lib.inventory.cost import listing
 from runbook_lib.inventory.progress import Progress
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.throwaway import ThrowawayLab, client
@@ -75,6 +76,37 @@ def test_a_missing_and_an_extra_file_are_named(rb: Runbook, lab: ThrowawayLab) -
     }  # fmt: skip
     with (found.folder / "differences.csv").open(encoding="utf-8-sig", newline="") as file:
         assert [row["key"] for row in csv.DictReader(file)] == ["images/00001.jpg", "images/nobody-asked-for-it.jpg"]
+
+
+def test_what_listing_a_large_tree_costs_is_said_before_it_begins(rb: Runbook, lab: ThrowawayLab) -> None:
+    heard: list[str] = []
+
+    def hear(sentence: str) -> None:
+        heard.append(sentence)
+        raise KeyboardInterrupt  # that is all that is asked here
+
+    many = export(lab) / "many"
+    many.mkdir()
+    for number in range(20_001):  # more than are listed without a plan
+        (many / f"{number}").touch()
+    with pytest.raises(KeyboardInterrupt):
+        rb.files.compare("names", said=hear)
+    shutil.rmtree(many)
+    used = os.statvfs(export(lab))
+    assert used.f_files == 0 or used.f_files - used.f_ffree > 20_000
+    whose = "as many objects as the source's file system has entries" if used.f_files else "a million objects"
+    assert len(heard) == 1 and heard[0].startswith(f"LIST goes on beside the scan: for {whose}")
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        (0, "for a million objects, AWS charges less than $0.01 ("),
+        (5_000_000, "as many objects as the source's file system has entries (5,000,000), AWS charges about $0.03 ("),
+    ],
+)
+def test_the_price_of_a_listing(used: int, expected: str) -> None:
+    assert expected in listing(used)
 
 
 def test_another_size_is_found_from_level_size_on(rb: Runbook, lab: ThrowawayLab) -> None:

@@ -26,7 +26,7 @@ from .parts import Parts
 from .wire import Door, Refused, Wire, attempts
 
 ROWS = 10_000  # of a block, at least, but for a range's last: what each range holds …
-HELD = 96_000  # … and all of them together
+HELD = 160_000  # … and all of them together
 MANY = 500  # keys of a page that tells how long parsing takes
 FEWEST = 4  # ranges at a time
 SPARE = 2  # pages that wait to be parsed, so that there is always one

@@ -124,11 +124,14 @@ def spent(requests: Mapping[str, int], *, read: int = 0) -> Cost:
     return Cost(_counted((Item(LISTED, lists), Item(READ, reads), Item(KMS, kms), Item(OUT, read / GIB))), spent=True)
 
 
-LISTING = (
-    "LIST goes on beside the scan: AWS charges "
-    f"{dollars(LISTED.usd * MILLION / LIST_PAGE, about='')} for a million objects at most. What it all costs is said "
-    "when they are counted."
-)
+def listing(used: int) -> str:
+    """Before LIST begins beside a scan: the source's file system has so many entries in use; 0: it does not say."""
+    pages = -(-(used or MILLION) // LIST_PAGE)
+    whose = "a million objects" if not used else f"as many objects as the source's file system has entries ({used:,})"
+    return (
+        f"LIST goes on beside the scan: for {whose}, AWS charges {dollars(LISTED.usd * pages)} (us-east-1 price as "
+        f"noted on {SEEN}). What it all costs is said when they are counted."
+    )
 
 
 def athena(scanned: int) -> Cost:

@@ -162,13 +162,22 @@ def about(tree: Tree) -> Dict[str, int]:
     return {**known, "inode": root.st_ino, "device": root.st_dev}
 
 
+def used(tree: Tree) -> int:
+    """How many inodes of its file system are in use: about the most entries that there can be; 0: it does not say."""
+    try:
+        found = os.fstatvfs(tree.root)
+    except OSError:
+        return 0
+    return max(0, found.f_files - found.f_ffree)
+
+
 def scan(request: Request, output: Output) -> None:
     """Plan, unless the request has the plan of an earlier time, and write the shards that it does not call finished."""
     tree = Tree(request["root"])
     cuts = request["cuts"]
     if cuts is None:
         cuts = plan(tree, Scan(tree, request, output.write), request["processes"])
-    output.write(say(cuts=cuts, root=about(tree)))
+    output.write(say(cuts=cuts, root=about(tree), used=used(tree)))
     bounds = [b""] + [cut.encode() for cut in cuts] + [None]
     todo = [i for i in range(len(bounds) - 1) if i not in set(request["finished"])]
 
