@@ -50,7 +50,9 @@ def register(
         rounds: Annotated[int, typer.Option(min=0, help="How often to look again at what differs.")] = 3,
         pause: Annotated[float, typer.Option(min=0, help="Seconds before looking again.")] = 2.0,
         sample: Annotated[int, typer.Option(min=0, help="Differing rows to show of each table.")] = 10,
-        workers: Annotated[int, typer.Option(min=1, max=32, help="Ranges to compare at a time.")] = 2,
+        workers: Annotated[
+            int, typer.Option(min=1, max=32, help="Sessions of each side, at most: one for every two million rows.")
+        ] = 2,
         gentle: Annotated[bool, typer.Option(help="One session, small ranges, rests between them.")] = False,
         statement_timeout: Annotated[float, typer.Option(min=0, help="Seconds a statement may take; 0: any.")] = 0,
         checkpoint: Annotated[

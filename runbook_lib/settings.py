@@ -212,7 +212,7 @@ class ValidateDms(_Strict):
     gentle: bool = False  # one session, small ranges, rests as long as it worked
     method: Literal["md5", "native"] = "md5"
     rounds: int = Field(default=3, ge=1, le=20)  # how often differing rows are looked at again
-    workers: int = Field(default=2, ge=1, le=32)  # sessions a side
+    workers: int = Field(default=2, ge=1, le=32)  # sessions a side at most: one for every two million rows
     logs_since: datetime | None = None  # UTC; earlier lines were dealt with; None: since the task was last started
     headroom: int = Field(default=1000, ge=0)  # how far beyond the last key a sequence is set
     timeout_minutes: float = Field(default=120, gt=0)  # for the full load, DMS's validation, connection tests

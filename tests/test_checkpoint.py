@@ -8,6 +8,7 @@ import pytest
 
 from runbook_lib.databases import Database
 from runbook_lib.errors import DatabaseError
+from runbook_lib.tables import checkpoint
 from runbook_lib.tables.checkpoint import Checkpoint
 from runbook_lib.tables.result import Comparison, TableResult
 
@@ -30,6 +31,16 @@ def test_a_file_that_is_no_checkpoint_of_ours_stays_as_it_was(tmp_path: Path, co
     with pytest.raises(DatabaseError, match=r"is not a checkpoint of a comparison|belongs to another comparison"):
         opened(file)
     assert file.read_text() == content
+
+
+def test_rows_that_were_known_otherwise_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(file := tmp_path / "done.jsonl")
+    opened(file)
+    with pytest.raises(DatabaseError, match="version of a server or of this library"):
+        Checkpoint(file, *SIDES, [], ("md5", 18, 18))
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    with pytest.raises(DatabaseError, match="version of a server or of this library"):
+        opened(file)
 
 
 def test_a_broken_line_in_a_checkpoint_is_an_error_and_cuts_nothing_off(tmp_path: Path) -> None:

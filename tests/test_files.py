@@ -87,12 +87,14 @@ def test_what_listing_a_large_tree_costs_is_said_before_it_begins(rb: Runbook, l
 
     many = export(lab) / "many"
     many.mkdir()
-    for number in range(20_001):  # more than are listed without a plan
-        (many / f"{number}").touch()
-    with pytest.raises(KeyboardInterrupt):
-        rb.files.compare("names", said=hear)
-    shutil.rmtree(many)
-    used = os.statvfs(export(lab))
+    try:
+        for number in range(20_001):  # more than are listed without a plan
+            (many / f"{number}").touch()
+        used = os.statvfs(many)
+        with pytest.raises(KeyboardInterrupt):
+            rb.files.compare("names", said=hear)
+    finally:
+        shutil.rmtree(many)
     assert used.f_files == 0 or used.f_files - used.f_ffree > 20_000
     whose = "as many objects as the source's file system has entries" if used.f_files else "a million objects"
     assert len(heard) == 1 and heard[0].startswith(f"LIST goes on beside the scan: for {whose}")

@@ -19,7 +19,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from runbook_lib.aws import listing, listing_process, wire, workers
+from runbook_lib.aws import listing, listing_process, listing_worker, wire, workers
 from runbook_lib.aws.listing import ListOptions, gaps, list_bucket
 from runbook_lib.aws.listing_worker import Gate
 from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError, TornStream
@@ -30,6 +30,7 @@ from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET
 from tests.listing import ODD_KEYS, REGION, rows, session
 from tests.s3_stub import Fault, stub
+from tests.s3_stub_pages import Object
 
 STOCK = ListOptions(method="boto3")
 
@@ -59,25 +60,49 @@ def test_a_listing_process_does_without_the_crt() -> None:
     assert "botocore.auth" in done.stderr and "_awscrt" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("most", "times", "expected"),
-    [
-        (16, [(0.001, 0.002)], 4),  # near: pages come faster than they are parsed
-        (16, [(0.020, 0.002)], 12),
-        (16, [(0.050, 0.002)], 16),
-        (16, [(0.050, 0.002), (0.008, 0.002)], 6),  # the first page waited for something else
-        (16, [(0.050, 0.0)], 16),
-        (2, [(0.050, 0.002)], 2),
-    ],
-)
-def test_a_near_endpoint_is_asked_for_fewer_ranges_at_a_time(
-    most: int, times: list[tuple[float, float]], expected: int
-) -> None:
-    gate = Gate(most)
-    assert gate.limit == min(most, 4)
-    for away, parsing in times:
-        gate.saw(away, parsing)
-    assert gate.limit == expected
+def test_ranges_become_more_while_pages_are_waited_for_and_fewer_while_they_wait() -> None:
+    gate = Gate(16)
+    assert gate.limit == 4
+    for expected in (5, 6, 7):  # a page is parsed, and there is no other
+        gate.came(), gate.parsed()
+        assert gate.limit == expected
+    for _ in range(4):
+        gate.came()
+    gate.parsed()  # three wait
+    assert gate.limit == 6
+    gate.parsed()  # two, one: as it should be
+    gate.parsed()
+    assert gate.limit == 6
+    gate.parsed()
+    assert gate.limit == 7
+    for _ in range(20):
+        gate.came(), gate.parsed()
+    assert gate.limit == 16
+    for _ in range(20):
+        gate.came()
+    for _ in range(20):
+        gate.parsed()
+    assert gate.limit == 4 + 1
+    assert Gate(2).limit == 2
+
+
+def test_a_far_endpoint_is_asked_for_more_ranges_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limits: list[int] = []
+
+    class Seen(Gate):
+        def parsed(self) -> None:
+            super().parsed()
+            limits.append(self.limit)
+
+    monkeypatch.setattr(listing_worker, "Gate", Seen)
+    source = inventory(tmp_path / "source", [file(f"{number:06d}") for number in range(40_000)])
+    with stub([Object(f"{number:06d}", 1) for number in range(40_000)], latency=0.05) as endpoint:
+        options = ListOptions(processes=0)
+        found = list_bucket(
+            session(endpoint.url), REGION, "bench", "", tmp_path / "b", cut_from=source, options=options
+        )
+    assert found.rows == 40_000
+    assert max(limits) == 16
 
 
 def test_no_more_ranges_at_a_time_than_the_gate_lets_through() -> None:

@@ -19,7 +19,7 @@ from runbook_lib.databases import Database
 from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import postgres, processes
 from runbook_lib.tables import finding, ranges, reading
-from runbook_lib.tables.model import Progress
+from runbook_lib.tables.model import Progress, Span
 from tests.servers import in_postgresql, postgresql
 
 ORDERS = """
@@ -256,6 +256,30 @@ def test_a_session_more_for_so_many_rows(make: Make, workers: int, rows: int, ex
 
     assert tables.compare(*sides, tables.pairs(*sides, ["shop.orders"]), replace(QUICK, workers=workers), count).ok
     assert max(seen) == expected
+
+
+@pytest.mark.usefixtures("small")
+def test_a_server_without_a_place_for_more_sessions_is_read_by_those_it_has(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides, refused = make(ORDERS.format(2000)), list[str]()
+    usual = Database.session
+
+    def session(self: Database, **how: Any) -> Any:
+        if isinstance(how.get("snapshot"), str):
+            refused.append(self.name)
+            raise DatabaseError("remaining connection slots are reserved")
+        return usual(self, **how)
+
+    monkeypatch.setattr(Database, "session", session)
+    assert tables.compare(*sides, tables.pairs(*sides, ["shop.orders"]), replace(QUICK, workers=4)).ok
+    assert refused == [sides[0].name]  # nor is the target asked for what the source cannot match
+
+
+@pytest.mark.parametrize(("count", "buckets"), [(1, False), (2, True)])
+def test_only_the_first_of_several_ranges_is_read_in_buckets_at_once(count: int, buckets: bool) -> None:
+    first = ranges.Ranges([Span()] * count).take()
+    assert first is not None and first.expecting is buckets
 
 
 def test_what_arrives_while_it_is_compared_is_not_a_difference(make: Make) -> None:

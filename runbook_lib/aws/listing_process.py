@@ -1,7 +1,7 @@
 """How a listing process starts: with botocore, and without the AWS CRT that botocore loads where it is installed.
 
-That takes a tenth of a second, for random numbers that nobody asks for, and 6 MB. S3's signature does not need it;
-checksums load it when they do.
+Loading it takes a tenth of a second, most of it to gather entropy, and 6 MB. S3's signature does not need it; checksums
+load it when they do.
 """
 
 from __future__ import annotations

@@ -27,9 +27,8 @@ from .wire import Door, Refused, Wire, attempts
 
 ROWS = 10_000  # of a block, at least, but for a range's last: what each range holds …
 HELD = 160_000  # … and all of them together
-MANY = 500  # keys of a page that tells how long parsing takes
 FEWEST = 4  # ranges at a time
-SPARE = 2  # pages that wait to be parsed, so that there is always one
+SPARE = 2  # pages that may wait to be parsed
 AT_ONCE = 2_048  # rows of a block of HEADs
 LONGEST_TARGET = 4096  # bytes; PATH_MAX
 TO_HEAD = "unreadable: HTTP"  # how the row of a key begins to say that S3 does not show it, and the status after it
@@ -38,17 +37,15 @@ ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one
 
 
 class Gate:
-    """How many ranges are listed at a time: as many as it takes that a page is always there to be parsed.
+    """How many ranges are listed at a time: as many as it takes that there is always a page to be parsed, no more.
 
-    A near endpoint needs a few, and what more of them would hold is saved. A page is `away` from request to answer;
-    the shortest time counts, as this process's own work lengthens the others.
+    A far endpoint needs many; a near one needs few, and what more of them would hold is saved.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self.limit = min(FEWEST, most)
-        self._inside = 0
-        self._away = self._parsing = float("inf")
+        self._most, self._fewest = most, min(FEWEST, most)
+        self.limit = self._fewest
+        self._inside = self._came = 0
         self._changed = threading.Condition()
 
     def __enter__(self) -> None:
@@ -61,12 +58,19 @@ class Gate:
             self._inside -= 1
             self._changed.notify()
 
-    def saw(self, away: float, parsing: float) -> None:
-        """A page took so many seconds to come, and to be parsed."""
+    def came(self) -> None:
+        """A page is there, and will be parsed."""
         with self._changed:
-            self._away, self._parsing = min(self._away, away), min(self._parsing, parsing)
-            wanted = self._away / max(self._parsing, 1e-6) + SPARE
-            self.limit = self._most if wanted >= self._most else max(min(FEWEST, self._most), round(wanted))
+            self._came += 1
+
+    def parsed(self) -> None:
+        """It has been: one range more when no other page is there, one less when too many are."""
+        with self._changed:
+            self._came -= 1
+            if not self._came:
+                self.limit = min(self._most, self.limit + 1)
+            elif self._came > SPARE:
+                self.limit = max(self._fewest, self.limit - 1)
             self._changed.notify_all()
 
 
@@ -159,15 +163,13 @@ class Worker:
         what = f"LIST of s3://{self.wire.door.bucket}/{prefix}"
 
         def once() -> Page:
-            asked = time.monotonic()
             body = self.wire.page(**query)
-            came = time.monotonic()
-            with self._reading:
-                began = time.monotonic()
-                page = read(body, prefix, self.wire.door)
-                if len(page.keys) > MANY:
-                    self._gate.saw(came - asked, time.monotonic() - began)
-                return page
+            self._gate.came()
+            try:
+                with self._reading:
+                    return read(body, prefix, self.wire.door)
+            finally:
+                self._gate.parsed()
 
         return attempts(once, self.wire.again, what)
 

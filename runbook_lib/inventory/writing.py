@@ -112,13 +112,8 @@ class ShardWriter:
         if not batch.num_rows:
             return
         batch = conform(batch)
-        try:
-            if not sound:
-                batch.validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise InventoryError(
-                f"Rows of {self._stem.parent} are not what an inventory holds: {error}. Report this with the message."
-            ) from error
+        if not sound:
+            self._require_sound(batch)
         if batch.column("key").null_count or batch.column("kind").null_count:
             raise InventoryError(f"A row of {self._stem.parent} has no key, or a kind that is none of {KINDS}.")
         batch = by_key(batch)
@@ -127,6 +122,14 @@ class ShardWriter:
             self._open = self._new()
         self._open.write(batch)
         self.rows += batch.num_rows
+
+    def _require_sound(self, batch: pa.RecordBatch) -> None:
+        try:
+            batch.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise InventoryError(
+                f"Rows of {self._stem.parent} are not what an inventory holds: {error}. Report this with the message."
+            ) from error
 
     def _new(self) -> PartFile:
         self._made += 1

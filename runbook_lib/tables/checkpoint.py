@@ -21,6 +21,7 @@ from ..errors import DatabaseError
 from .finding import Findings, Found
 from .model import Pair, Span
 
+FORMAT = 2  # of records; since 2 the native method knows rows by its own hash
 HEAD = re.compile(rb'\{"comparison": "[^"]*("\})?')  # the first line, or what a killed write left of it
 
 
@@ -28,15 +29,16 @@ class Checkpoint:
     """The file; without a path it remembers nothing. Held open by a comparison."""
 
     def __init__(
-        self, path: Path | None, source: Database, target: Database, pairs: Sequence[Pair], method: str
+        self, path: Path | None, source: Database, target: Database, pairs: Sequence[Pair], how: object
     ) -> None:
+        """`how` is all that decides what a row's hash is: records know rows without a key by it."""
         self._path = path
         self._lock = threading.Lock()
         self.spans: dict[str, list[Span]] = {}
         self.finished: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.findings: dict[str, Findings] = defaultdict(Findings)
         self.moments = 1
-        about = repr((str(source), str(target), pairs, method))
+        about = repr((str(source), str(target), pairs, how, FORMAT))
         self._about = hashlib.sha256(about.encode()).hexdigest()
         if path is not None:
             self._read(path)
@@ -56,8 +58,8 @@ class Checkpoint:
             records = [json.loads(line) for line in whole.splitlines()]
             if records and records[0]["comparison"] != self._about:
                 raise DatabaseError(
-                    f"{path} belongs to another comparison (other databases, tables, columns or method): "
-                    "delete it or give another file."
+                    f"{path} belongs to another comparison (other databases, tables, columns, method, "
+                    "or version of a server or of this library): delete it or give another file."
                 )
             for record in records[1:]:
                 self._take(record)

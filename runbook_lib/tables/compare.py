@@ -36,8 +36,9 @@ def compare(
 ) -> Comparison:
     """Compare every pair; changes nothing. Both sides are read of one moment each, then what differs again, live."""
     options = options or Options()
-    checkpoint = Checkpoint(options.checkpoint, source, target, pairs, options.method)
     with opened(source, target, options) as sides:
+        how = (sides.common, sides.source.server.version, sides.target.server.version)
+        checkpoint = Checkpoint(options.checkpoint, source, target, pairs, how)
         pairs = [_keyed(sides, pair) for pair in pairs]
         for number, pair in enumerate(pairs, 1):
             if _comparable(pair):
@@ -123,7 +124,7 @@ class _Table:
         self.stop = threading.Event()
 
     def compare(self) -> None:
-        """All ranges that are left, by as many workers as there are sessions."""
+        """All ranges that are left, by as many workers as they are worth."""
         name = self.pair.name
         if name not in self.checkpoint.spans:
             self.checkpoint.begin(name, ranges.split(self.pair, self._sample(), self.options.gentle))
@@ -131,7 +132,7 @@ class _Table:
         todo = ranges.Ranges(spans, self.checkpoint.finished[name], 1 if self.options.gentle else ranges.LARGEST)
         self.told = replace(self.told, expected=sum(span.rows for span in spans))
         self._tell()
-        workers = self.sides.workers(self.told.expected)
+        workers = self.sides.workers(self.told.expected - self.findings.source)
         with ThreadPoolExecutor(workers, "compare") as pool:
             try:
                 working = [pool.submit(self._work, number, todo) for number in range(workers)]

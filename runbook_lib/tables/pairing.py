@@ -177,5 +177,5 @@ def _fields(table: str, one: Column, other: Column) -> tuple[Field, Field]:
             f"{table}.{one.name} is {one.type} on the source and {other.type} on the target: these cannot be compared. "
             f"{_otherwise(table)}."
         )
-    alike = one.type == other.type
+    alike = (one.type, one.base) == (other.type, other.base)  # domains of one name may be of two types
     return Field(one, kind, alike), Field(other, kind, alike)

@@ -99,22 +99,22 @@ class PostgreSQL:
     def digest(self, view: View, span: Span, common: Common) -> Statement:
         """One row: (count, digest)."""
         where, parameters = _within(view, span)
-        hashed, folded = _hashed(view, common)
-        rows = f"from {_name(view)} t{where}"
-        if hashed:
-            rows = f"from (select {hashed} h {rows} offset 0) s"
-        sql = f"select count(*), {folded} {rows}"
+        rows, hashed = f"from {_name(view)} t{where}", _hash(view, common)
+        if common.method != "native":
+            rows, hashed = f"from (select {hashed} h {rows} offset 0) s", "h"
+        sql = f"select count(*), {_folds(hashed, common)} {rows}"
         return Statement(sql, parameters, lambda row: (row[0], _folded(row[1:], common)))
 
     def buckets(self, view: View, span: Span, common: Common, modulus: int) -> Statement:
         """Rows of (bucket, count, digest); the digest may be several values."""
         where, parameters = _within(view, span)
-        hashed, folded = _hashed(view, common)
-        bucket = _bucket(view, span, common, modulus)
-        rows = f"from {_name(view)} t{where}"
-        if hashed:
-            rows, bucket = f"from (select {bucket} b, {hashed} h {rows} offset 0) s", "b"
-        sql = f"select {bucket}, count(*), {folded} {rows} group by 1"
+        rows, hashed = f"from {_name(view)} t{where}", _hash(view, common)
+        bucket = _bucket(view, span, common, modulus, hashed)
+        if not view.key:
+            rows, hashed, bucket = f"from (select {hashed} h {rows} offset 0) s", "h", _modulo("h", common, modulus)
+        elif common.method != "native":
+            rows, hashed, bucket = f"from (select {bucket} b, {hashed} h {rows} offset 0) s", "h", "b"
+        sql = f"select {bucket}, count(*), {_folds(hashed, common)} {rows} group by 1"
         if common.modern:
             return Statement(sql, parameters)
         return Statement(sql, parameters, lambda row: (row[0], row[1], _folded(row[2:], common)))
@@ -223,15 +223,18 @@ def _within(view: View, span: Span) -> tuple[str, tuple[Any, ...]]:
     return (" where " if clauses else "") + " and ".join(clauses), (*(span.lower or ()), *(span.upper or ()))
 
 
-def _bucket(view: View, span: Span, common: Common, modulus: int) -> str:
-    """The expression that puts a row into its bucket."""
+def _bucket(view: View, span: Span, common: Common, modulus: int, hashed: str) -> str:
+    """The expression that puts a row with this hash into its bucket."""
     if span.width:
         return f"t.{quoted(view.key[0].column.name)} / {span.width}::bigint"
     if view.key and common.modern:
         return f"{native(view.key, common)} & {modulus - 1}"
-    if not view.key and common.method == "native":
-        return f"{native(view.fields, common)} & {modulus - 1}"
-    hashed = f"md5({utf8(text(view.key, common), common)})" if view.key else md5(view, common)
+    return _modulo(f"md5({utf8(text(view.key, common), common)})" if view.key else hashed, common, modulus)
+
+
+def _modulo(hashed: str, common: Common, modulus: int) -> str:
+    if common.method == "native":
+        return f"{hashed} & {modulus - 1}"
     return f"('x' || left({hashed}, 8))::bit(32)::bigint & {modulus - 1}"
 
 
@@ -245,7 +248,7 @@ def _inside(
         between = (f"{own} between '{low}'::int8 and '{high}'::int8" for low, high in intervals)
         return f" where {' or '.join(between)}", ()
     where, parameters = _within(view, span)
-    chosen = f"{_bucket(view, span, common, modulus)} = any(%s::bigint[])"
+    chosen = f"{_bucket(view, span, common, modulus, _hash(view, common))} = any(%s::bigint[])"
     here = [bucket for bucket in buckets if abs(bucket) < 2**63]
     return f"{where}{' and' if where else ' where'} {chosen}", (*parameters, here)
 
@@ -268,22 +271,26 @@ def _intervals(buckets: Sequence[int], span: Span) -> list[tuple[int, int]]:
 
 def _known(view: View, common: Common) -> str:
     """What a row is known by, in hex."""
-    return f"encode(int8send({native(view.fields, common)}), 'hex')" if common.method == "native" else md5(view, common)
+    hashed = _hash(view, common)
+    return f"encode(int8send({hashed}), 'hex')" if common.method == "native" else hashed
 
 
-def _hashed(view: View, common: Common) -> tuple[str, str]:
-    """A row's hash `h` where it is used twice, so that it is computed once (the callers' `offset 0` sees to it); ''
-    where not. And the sums that fold the hashes.
+def _hash(view: View, common: Common) -> str:
+    """A row's hash: a number, or an md5 in hex. Used twice, it has to be computed once: `offset 0` sees to that."""
+    return native(view.fields, common) if common.method == "native" else md5(view, common)
 
-    Sums, as equal rows of a table without key would cancel each other out under xor. An md5 of 128 bits is folded in
-    two sums of 64: of hashes of it where both servers hash alike, which is quicker than reading its halves as numbers.
+
+def _folds(hashed: str, common: Common) -> str:
+    """The sums that fold hashes: under xor, equal rows of a table without key would cancel each other out.
+
+    An md5 of 128 bits is folded in two sums of 64: of hashes of it where both servers hash alike, which is quicker
+    than reading its halves as numbers.
     """
     if common.method == "native":
-        return "", f"sum({native(view.fields, common)})::text"
+        return f"sum({hashed})::text"
     if common.modern:
-        return md5(view, common), "sum(hashtextextended(h, 0))::text, sum(hashtextextended(h, 1))::text"
-    halves = (f"sum(('x' || substr(h, {start}, 16))::bit(64)::bigint)" for start in (1, 17))
-    return md5(view, common), ", ".join(halves)
+        return f"sum(hashtextextended({hashed}, 0))::text, sum(hashtextextended({hashed}, 1))::text"
+    return ", ".join(f"sum(('x' || substr({hashed}, {start}, 16))::bit(64)::bigint)" for start in (1, 17))
 
 
 def _folded(row: Sequence[Any], common: Common) -> tuple[Any, ...]:

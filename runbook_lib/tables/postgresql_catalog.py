@@ -27,9 +27,20 @@ TYPES += " from pg_type t join pg_namespace n on n.oid = typnamespace where typt
 # NOT NULL that is not valid: attnotnull is set, and rows that were there before may hold NULL (PostgreSQL 18).
 UNPROVEN = """from pg_constraint v
        where v.conrelid = a.attrelid and v.contype = 'n' and not v.convalidated and v.conkey = array[a.attnum]"""
-COLUMNS = f"""
+# Rows of a child or partition are rows of the table: NOT NULL may not reach them, and is not enforced of foreign ones.
+LOOSE = f"""
+with recursive heirs (top, relation) as (
+    select inhparent, inhrelid from pg_inherits
+    union select heirs.top, i.inhrelid from heirs join pg_inherits i on i.inhparent = heirs.relation),
+loose (top, name) as (
+    select heirs.top, a.attname from heirs join pg_class c on c.oid = heirs.relation
+    join pg_attribute a on a.attrelid = heirs.relation and a.attnum > 0 and not a.attisdropped
+    where c.relkind = 'f' or not a.attnotnull or exists (select {UNPROVEN}))"""
+MAY_BE_NULL = f"""(not a.attnotnull or exists (select {UNPROVEN})
+       or (a.attrelid, a.attname) in (select top, name from loose))"""
+COLUMNS = f"""{LOOSE}
 select c.oid, n.nspname, c.relname, c.relkind = 'f', a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
-       a.atttypid, not a.attnotnull or exists (select {UNPROVEN}),
+       a.atttypid, {MAY_BE_NULL},
        coalesce(l.collname in ('C', 'POSIX', 'ucs_basic', 'pg_c_utf8')
                 or l.collname = 'default' and d.datcollate in ('C', 'POSIX', 'C.UTF-8', 'C.utf8')
                    and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') in ('c', 'b'), true)
@@ -40,13 +51,13 @@ join pg_database d on d.datname = current_database()
 where c.relkind in ('r', 'p', 'f') and not c.relispartition and c.relpersistence <> 't'
   and n.nspname not in ('information_schema', 'pg_catalog', 'pg_toast')
 order by n.nspname, c.relname, a.attnum"""
-KEYS = f"""
+KEYS = f"""{LOOSE}
 select i.indrelid, i.indkey::int2[], i.indnkeyatts
 from pg_index i
 where i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
   and not exists (select from pg_attribute a where a.attrelid = i.indrelid
                   and a.attnum = any ((i.indkey::int2[])[0 : i.indnkeyatts - 1])
-                  and (not a.attnotnull or exists (select {UNPROVEN})))
+                  and {MAY_BE_NULL})
 order by i.indrelid, not i.indisprimary, i.indnkeyatts, i.indexrelid"""
 
 

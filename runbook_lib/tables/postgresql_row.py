@@ -60,18 +60,13 @@ def _written(fields: Sequence[Field], common: Common) -> str:
     terms += [f"coalesce({lengths[0]}, -1)", *lengths[1:]] if lengths else ["'.'"]
     terms += [_term(part) for part in [*fixed, *texts]]
     joined = f"concat_ws({SEP}, {', '.join(terms)})"
-    values = [_present(_send(part), part) for part in sent] + [_present(_own(part), part) for part in raw]
+    values = [f"coalesce({_send(part)}, '')" for part in sent] + [f"coalesce({_own(part)}, '')" for part in raw]
     whole = f"textsend({joined})" if common.utf8 else utf8(joined, common)
     return f"{whole} || ({' || '.join(values)})" if values else whole
 
 
 def _own(part: Field) -> str:
     return f"t.{quoted(part.column.name)}"
-
-
-def _present(value: str, part: Field) -> str:
-    """Bytes, none for NULL: the text says that it is NULL."""
-    return f"coalesce({value}, '')" if part.column.nullable else value
 
 
 def _send(part: Field) -> str:
@@ -143,14 +138,15 @@ def cast(part: Field, common: Common) -> str:
 def native(fields: Sequence[Field], common: Common) -> str:
     """PostgreSQL's own hash of fields: of each alone, with its number as the seed, then the one of them all.
 
-    Values side by side need no row to be made of them, which costs as much as their hashes. They meet under xor, as
-    NULL has no hash to go on from; the last hash sees to it that sums of rows tell which values stood in one row.
+    Values side by side need no row to be made of them, which costs as much as their hashes. They meet under xor: were
+    each hash the next one's seed, NULL would cut the chain. The last hash sees to it that sums of rows tell which
+    values stood in one row. Whatever the catalog says, NULL has a hash: a row without one would be left out of the sum.
     """
     terms, packed = [], []
     for number, part in enumerate(fields, 1):
         term = _hash(part, number, common)
         if term:
-            terms.append(f"coalesce({term}, {number})" if part.column.nullable else term)
+            terms.append(f"coalesce({term}, {number})")
         else:
             packed.append(_bytes(part))
     terms += [f"hash_record_extended(row({', '.join(packed)}), 0)"] if packed else []

@@ -1,7 +1,7 @@
 """Where is a table split, so that a range is short, can be repeated, and finds what differs with little reading?
 
 A table without differences is read once, in ranges that grow while nothing differs. Where something does, the next
-ranges are small and are read in buckets at once.
+ranges are small and are read in buckets at once, and so is the very first of several.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Ranges:
         self._next = 0
         self._largest = largest
         self._size = 1
-        self._expecting = True  # so that where everything differs nothing is read twice
+        self._expecting = len(spans) > 1  # so that where everything differs nothing is read twice
         self._lock = threading.Lock()
 
     def take(self) -> Task | None:

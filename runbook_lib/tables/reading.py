@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,21 +31,24 @@ def _raw(database: Database, session: Any, statement: Statement) -> list[Any]:
 
 @dataclass(frozen=True)
 class Side:
-    """One side: its sessions are read-only and see the same moment."""
+    """One side: its sessions, which become more, are read-only and see the same moment."""
 
     database: Database
     dialect: Dialect
     server: Server
     sessions: list[Any]
-    another: Callable[[bool | str], Any]  # opens one, given the name of the moment
+    another: Callable[[bool | str], Any]  # opens one, given the name of the moment; True: of a new one
 
     def reach(self, count: int) -> int:
-        """Open sessions until there are so many, where the server lets several see one moment; how many there are."""
+        """Open sessions until there are so many; how many there are: one, where a server lets no others see its moment,
+        and fewer than asked for where it has no place for more."""
         if len(self.sessions) < count:
-            shared = self.dialect.share(self.sessions[0], self.server)
-            while shared and len(self.sessions) < count:
-                self.sessions.append(self.another(shared))
-        return len(self.sessions)
+            with translated(self.database):
+                shared = self.dialect.share(self.sessions[0], self.server)
+            with suppress(DatabaseError):
+                while shared and len(self.sessions) < count:
+                    self.sessions.append(self.another(shared))
+        return min(count, len(self.sessions))
 
     def ask(self, number: int, statement: Statement) -> list[Any]:
         """The answer of one session, read."""
@@ -73,11 +76,7 @@ class Sides:
 
     def workers(self, rows: int) -> int:
         """How many ranges of so many rows are to be compared at a time, with a session each."""
-        wanted = min(self.most, 1 + rows // PER_WORKER)
-        with translated(self.source.database):
-            reached = self.source.reach(wanted)
-        with translated(self.target.database):
-            return min(wanted, reached, self.target.reach(wanted))
+        return self.target.reach(self.source.reach(min(self.most, 1 + rows // PER_WORKER)))
 
     def ask(
         self, number: int, views: tuple[View, View], statement: Callable[[Dialect, View], Statement]
@@ -117,7 +116,8 @@ def opened(source: Database, target: Database, options: Options) -> Iterator[Sid
     """Sessions on both sides; each side's see one moment, the two moments lie close together."""
     workers = 1 if options.gentle else max(1, options.workers)
     with ExitStack() as stack:
-        first, second = (_side(stack, database, options.statement_timeout) for database in (source, target))
+        sessions = stack.enter_context(ExitStack())  # also those opened later are closed after the helpers have ended
+        first, second = (_side(sessions, database, options.statement_timeout) for database in (source, target))
         helpers = stack.enter_context(ThreadPoolExecutor(workers, "source"))
         yield Sides(first, second, _common((first.server, second.server), options.method), helpers, workers)
 
