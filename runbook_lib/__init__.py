@@ -13,8 +13,6 @@ __all__ = ["Runbook"]
 # Read when Arrow is loaded, unless that has happened already.
 # Its own allocators keep what they no longer need, a quarter more memory, and are no faster.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-# NumPy's algebra, which nothing here uses, would start a thread for each core, and each would spin for a while.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def __getattr__(name: str) -> Any:
