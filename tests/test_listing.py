@@ -60,38 +60,38 @@ def test_a_listing_process_does_without_the_crt() -> None:
     assert "botocore.auth" in done.stderr and "_awscrt" not in done.stderr
 
 
-def test_ranges_become_more_while_pages_are_waited_for_and_fewer_while_they_wait() -> None:
-    gate = Gate(16)
-    assert gate.limit == 4
-    for expected in (5, 6, 7):  # a page is parsed, and there is no other
-        gate.came(), gate.parsed()
-        assert gate.limit == expected
-    for _ in range(4):
-        gate.came()
-    gate.parsed()  # three wait
-    assert gate.limit == 6
-    gate.parsed()  # two, one: as it should be
-    gate.parsed()
-    assert gate.limit == 6
-    gate.parsed()
-    assert gate.limit == 7
-    for _ in range(20):
-        gate.came(), gate.parsed()
-    assert gate.limit == 16
-    for _ in range(20):
-        gate.came()
-    for _ in range(20):
-        gate.parsed()
-    assert gate.limit == 4 + 1
-    assert Gate(2).limit == 2
+@pytest.mark.parametrize(
+    ("most", "times", "expected"),
+    [
+        (16, [], 4),
+        (16, [(0.001, 0.002, 1000)], 4),  # near: pages come faster than they are parsed
+        (16, [(0.020, 0.002, 1000)], 12),
+        (16, [(0.050, 0.002, 1000)], 16),
+        (16, [(0.008, 0.002, 1000)] * 9 + [(0.1, 0.002, 1000)] * 30, 6),  # many wait for this process
+        (16, [(0.010, 0.002, 1000)] * 2 + [(0.080, 0.002, 1000)] * 38, 16),  # few come early
+        (16, [(0.001, 0.002, 1000)] * 99 + [(0.080, 0.002, 1000)] * 40, 16),  # the endpoint became slow
+        (16, [(0.008, 0.002, 1000), (0.008, 0.0003, 150)], 6),  # the last page of a range
+        (16, [(0.008, 0.0005, 250)], 16),  # pages are short
+        (16, [(0.020, 0.0001, 1)], 4),
+        (16, [(0.050, 0.0, 1000)], 16),
+        (2, [(0.050, 0.002, 1000)], 2),
+    ],
+)
+def test_as_many_ranges_at_a_time_as_keep_the_parser_busy(
+    most: int, times: list[tuple[float, float, int]], expected: int
+) -> None:
+    gate = Gate(most)
+    for seen in times:
+        gate.saw(*seen)
+    assert gate.limit == expected
 
 
 def test_a_far_endpoint_is_asked_for_more_ranges_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limits: list[int] = []
 
     class Seen(Gate):
-        def parsed(self) -> None:
-            super().parsed()
+        def saw(self, away: float, parsing: float, keys: int) -> None:
+            super().saw(away, parsing, keys)
             limits.append(self.limit)
 
     monkeypatch.setattr(listing_worker, "Gate", Seen)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
@@ -26,9 +27,11 @@ from .parts import Parts
 from .wire import Door, Refused, Wire, attempts
 
 ROWS = 10_000  # of a block, at least, but for a range's last: what each range holds …
-HELD = 160_000  # … and all of them together
+HELD = 96_000  # … and all of them together
 FEWEST = 4  # ranges at a time
 SPARE = 2  # pages that may wait to be parsed
+LATEST = 40  # pages by which the gate goes …
+MANY = 100  # … that have so many keys
 AT_ONCE = 2_048  # rows of a block of HEADs
 LONGEST_TARGET = 4096  # bytes; PATH_MAX
 TO_HEAD = "unreadable: HTTP"  # how the row of a key begins to say that S3 does not show it, and the status after it
@@ -39,13 +42,17 @@ ALL_DENIED = 20  # so many keys and all of them denied: that is no matter of one
 class Gate:
     """How many ranges are listed at a time: as many as it takes that there is always a page to be parsed, no more.
 
-    A far endpoint needs many; a near one needs few, and what more of them would hold is saved.
+    A far endpoint needs many; a near one needs few, and what more of them would hold is saved. So many as pages can be
+    parsed while one is away: by the quicker ones of the latest, as many a page waits for this process itself.
     """
 
     def __init__(self, most: int) -> None:
         self._most, self._fewest = most, min(FEWEST, most)
         self.limit = self._fewest
-        self._inside = self._came = 0
+        self._inside = 0
+        self._away: deque[float] = deque(maxlen=LATEST)  # seconds from request to answer
+        self._each: deque[float] = deque(maxlen=LATEST)  # seconds of parsing for a key
+        self._keys = 0  # of a whole page
         self._changed = threading.Condition()
 
     def __enter__(self) -> None:
@@ -58,20 +65,22 @@ class Gate:
             self._inside -= 1
             self._changed.notify()
 
-    def came(self) -> None:
-        """A page is there, and will be parsed."""
+    def saw(self, away: float, parsing: float, keys: int) -> None:
+        """A page of so many keys took so many seconds to come, and to be parsed."""
+        if keys < MANY:
+            return
         with self._changed:
-            self._came += 1
-
-    def parsed(self) -> None:
-        """It has been: one range more when no other page is there, one less when too many are."""
-        with self._changed:
-            self._came -= 1
-            if not self._came:
-                self.limit = min(self._most, self.limit + 1)
-            elif self._came > SPARE:
-                self.limit = max(self._fewest, self.limit - 1)
+            self._away.append(away)
+            self._each.append(parsing / keys)
+            self._keys = max(self._keys, keys)
+            wanted = _quick(self._away) / max(_quick(self._each) * self._keys, 1e-6) + SPARE
+            self.limit = max(self._fewest, round(min(wanted, self._most)))
             self._changed.notify_all()
+
+
+def _quick(seconds: Collection[float]) -> float:
+    """A tenth of them are less."""
+    return sorted(seconds)[len(seconds) // 10]
 
 
 class Worker:
@@ -163,13 +172,14 @@ class Worker:
         what = f"LIST of s3://{self.wire.door.bucket}/{prefix}"
 
         def once() -> Page:
+            asked = time.monotonic()
             body = self.wire.page(**query)
-            self._gate.came()
-            try:
-                with self._reading:
-                    return read(body, prefix, self.wire.door)
-            finally:
-                self._gate.parsed()
+            away = time.monotonic() - asked
+            with self._reading:
+                began = time.monotonic()
+                page = read(body, prefix, self.wire.door)
+                self._gate.saw(away, time.monotonic() - began, len(page.keys))
+                return page
 
         return attempts(once, self.wire.again, what)
 
