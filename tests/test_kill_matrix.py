@@ -166,7 +166,8 @@ def test_a_runner_whose_terminal_is_closed_tells_the_truth_and_seals_it(lab: Thr
     os.close(number)
     assert process.wait(60) == 128 + signal.SIGHUP
     assert json.loads((events.parent / "run.json").read_text())["predicate"]["verdict"] == "interrupted"
-    assert verify(events.parent).state == "unconfirmed"
+    verified = verify(events.parent)
+    assert verified.state == "unconfirmed", verified.faults
 
 
 def test_a_signal_while_the_kernel_starts_is_an_interruption_too(folder: RunFolder, tmp_path: Path) -> None:

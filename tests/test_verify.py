@@ -462,6 +462,29 @@ def test_what_a_killed_runner_or_a_full_disk_kept_out_of_a_notebook_is_said_and_
         assert "And equal" in (path / "report.html").read_text()
 
 
+@pytest.mark.parametrize("status", ["interrupted", "timed out", "kernel died"])
+def test_a_check_whose_kernel_was_stopped_before_it_was_shown_is_said_and_no_fault(
+    tmp_path: Path, key: str, status: str
+) -> None:
+    folder = synthetic(tmp_path, notebooks={"01_look": [check("It is there"), check("And equal", "FAIL")]})
+    file, events = folder.path / "01_look.ipynb", folder.path / "events.jsonl"
+    notebook = json.loads(file.read_text())
+    by_id(notebook["cells"], "check-1").update(outputs=[])
+    by_id(notebook["cells"], "check-1")["metadata"]["runbook"] = {"status": status}
+    notebook["metadata"]["runbook"] = {"status": status}
+    file.write_text(json.dumps(notebook, indent=1))
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    for event in lines:
+        if (event["kind"], event.get("cell")) in (("cell", "check-1"), ("notebook-end", None)):
+            event["status"] = status
+    events.write_text("".join(json.dumps(event) + "\n" for event in lines))
+    found = verify(path := seal(folder), key)
+    assert (found.state, found.faults) == ("intact", ())
+    assert "does not show the last verdict of the check 'And equal': FAIL" in "\n".join(found.remarks)
+    (entry,) = json.loads((path / RUN).read_text())["predicate"]["notebooks"]
+    assert [one["name"] for one in entry["checks"]] == ["It is there", "And equal"]
+
+
 def test_a_notebook_that_only_says_it_was_not_written_to_its_end_is_found(tmp_path: Path, key: str) -> None:
     folder = synthetic(tmp_path)
     file = folder.path / "01_look.ipynb"

@@ -11,6 +11,7 @@ from .record import Notebook, Record, body, latest
 
 KILLED = "killed"  # it began and nothing says that it ended
 PASSED, NOT_RUN = "passed", "not run"
+STOPPED = ("interrupted", "timed out", "kernel died")  # a cell, at any of its instructions
 SKIPPED = "skipped"  # by a resumed run: an earlier one finished it, and its end still holds
 
 
@@ -55,11 +56,11 @@ def headless_status(record: Record, name: str) -> str:
 
 
 def behind(executed: Notebook, status: str) -> bool:
-    """Was the notebook written for the last time before its events were? Its runner was killed, or the disk was full.
+    """May events say more than the notebook shows? They are written first, and something ended what came after.
 
-    Events are written first, so they have what the notebook has, and more.
+    Its runner was killed, or the disk was full; or its kernel was stopped between an event and what it shows of it.
     """
-    return status == KILLED or (status != PASSED and executed.status == "running")
+    return status == KILLED or status in STOPPED or (status != PASSED and executed.status == "running")
 
 
 def interactive_status(executed: Notebook | None, source: Notebook | None, events: list[dict[str, Any]]) -> str:
