@@ -19,7 +19,7 @@ from .differences import Mask
 from .folding import RESPELLED, TWINS, Folding
 from .lines import read
 from .reading import Inventory
-from .runs import KEY, merged, whole
+from .runs import KEY, is_ascii, merged, whole
 from .seen import Hashes, Seen, SeenTwice
 from .spilled import Spilled
 
@@ -32,13 +32,15 @@ FROM = d.DIFFERENCES.append(pa.field("from", pa.int8()))
 
 def may_collide(keys: pa.Array) -> bool:
     """Whether another name could differ from one of these by case or form only: not when all is plain lower case."""
-    return not (pc.all(pc.string_is_ascii(keys)).as_py() and pc.ascii_lower(keys).equals(keys))
+    return not (is_ascii(keys) and pc.ascii_lower(keys).equals(keys))
 
 
 def decomposed(keys: pa.Array) -> int:
     """How many are not in Unicode's composed form (NFC): S3 keeps them so, and other systems may look for the other."""
+    if is_ascii(keys):
+        return 0
     odd = keys.filter(pc.invert(pc.string_is_ascii(keys)))
-    return int(pc.sum(pc.not_equal(odd, pc.utf8_normalize(odd, "NFC"))).as_py() or 0) if len(odd) else 0
+    return int(pc.sum(pc.not_equal(odd, pc.utf8_normalize(odd, "NFC"))).as_py() or 0)
 
 
 def twins(source: Inventory, folder: Path) -> Iterator[pa.RecordBatch]:

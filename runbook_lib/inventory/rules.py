@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -269,6 +270,7 @@ def _names(code: int) -> list[str]:
     return [name for bit, name in enumerate(d.FIELDS.values()) if code >> bit & 1]
 
 
+@cache
 def _none() -> pa.Table:
     return d.DIFFERENCES.empty_table()
 

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -72,6 +73,15 @@ def below(keys: pa.Array, stop: str) -> int:
 def up_to(keys: pa.Array, limit: str) -> int:
     """How many of the sorted keys are `limit` or less. Python orders texts by code point: the order of UTF-8."""
     return bisect_right(range(len(keys)), limit, key=lambda at: keys[at].as_py())
+
+
+def is_ascii(texts: pa.Array) -> bool:
+    """Whether all letters of a column of strings are ASCII, seen at once; there are no nulls."""
+    if not len(texts):
+        return True
+    ends = np.frombuffer(texts.buffers()[1], np.int32)
+    begin, end = int(ends[texts.offset]), int(ends[texts.offset + len(texts)])
+    return begin == end or texts.buffers()[2].slice(begin, end - begin).to_pybytes().isascii()
 
 
 def ascending(keys: pa.Array) -> bool:

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from ..filters import Filters, Pattern
 from .entries import METADATA_KEY
+from .runs import below, one, up_to
 
 
 class Scope:
@@ -19,12 +20,12 @@ class Scope:
         self.datasync_objects = 0
 
     def inside(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows that take part."""
+        """The rows that take part; they are in order of their keys."""
         keys = batch.column("key")
-        own = pc.equal(keys, METADATA_KEY)
-        if pc.any(own).as_py():
+        begin, end = below(keys, METADATA_KEY), up_to(keys, METADATA_KEY)
+        if begin < end:
             self.datasync_objects += 1
-            batch = batch.filter(pc.invert(own))
+            batch = one([batch.slice(0, begin), batch.slice(end)])
             keys = batch.column("key")
         if not (self._includes or self._excludes) or not batch.num_rows:
             return batch

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .runs import first, last
+from .runs import below
 from .schema import FILE, KINDS
 
 MOST = 10_000  # folders that are counted one by one
 REST = "(further folders)"
 LOOSE = "(not in a folder)"
+FEW = 64  # folders of a batch: finding where each ends is quicker than to ask every key
 
 
 @dataclass
@@ -48,8 +49,10 @@ class Tops:
             return
         files = pc.equal(batch.column("kind").indices, KINDS.index(FILE))
         sizes = pc.if_else(files, batch.column("size"), 0)
-        if _top(first(batch)) == _top(last(batch)) != LOOSE:  # entries in no folder stand between those that are
-            self._add(side, _top(first(batch)), batch.num_rows, pc.sum(sizes).as_py() or 0)
+        runs = _runs(batch.column("key"))
+        if runs is not None:
+            for name, begin, end in runs:
+                self._add(side, name, end - begin, pc.sum(sizes.slice(begin, end - begin)).as_py() or 0)
             return
         names = names_of(batch.column("key"))
         grouped = (
@@ -69,6 +72,20 @@ class Tops:
         for row in bad.group_by(["top", "difference"]).aggregate([([], "count_all")]).to_pylist():
             failing = self.at(row["top"]).failing
             failing[row["difference"]] = failing.get(row["difference"], 0) + row["count_all"]
+
+
+def _runs(keys: pa.Array) -> list[tuple[str, int, int]] | None:
+    """Where each top-level folder of sorted keys begins and ends, found by halving; None: there are many."""
+    runs: list[tuple[str, int, int]] = []
+    at = 0
+    while at < len(keys):
+        if len(runs) == FEW:
+            return None
+        name = _top(keys[at].as_py())
+        end = at + 1 if name == LOOSE else below(keys, name[:-1] + "0")  # '0' comes after '/'
+        runs.append((name, at, end))
+        at = end
+    return runs
 
 
 def names_of(keys: pa.Array) -> pa.Array:
