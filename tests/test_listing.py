@@ -22,9 +22,11 @@ import pytest
 from runbook_lib.aws import listing, listing_process, listing_worker, wire, workers
 from runbook_lib.aws.listing import ListOptions, gaps, list_bucket
 from runbook_lib.aws.listing_worker import Gate
+from runbook_lib.aws.pages import NAMESPACE
 from runbook_lib.errors import AccessDenied, AwsError, CredentialsExpired, InventoryError, TornStream
+from runbook_lib.inventory.progress import Progress
 from runbook_lib.inventory.store import Inventory, Writer
-from runbook_lib.inventory.underway import thinned
+from runbook_lib.inventory.underway import Underway, thinned
 from tests.inventories import file, inventory
 from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET
@@ -349,3 +351,83 @@ def test_a_worker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest
     with stub(many(300)) as endpoint, pytest.raises(TornStream) as error:
         list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=source)
     assert "no such library" in " ".join(error.value.__notes__)
+
+
+def listed_as(keys: list[str], token: str = "") -> bytes:
+    """A page of LIST with these keys, in this order."""
+    entries = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-11-21T10:00:00.000Z</LastModified><ETag>&quot;0a&quot;</ETag>"
+        "<Size>7</Size><StorageClass>STANDARD</StorageClass></Contents>" for key in keys
+    )  # fmt: skip
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    return (
+        f'<ListBucketResult xmlns="{NAMESPACE}"><Name>bench</Name><Prefix></Prefix><KeyCount>{len(keys)}</KeyCount>'
+        f"<MaxKeys>1000</MaxKeys><IsTruncated>{'true' if token else 'false'}</IsTruncated>{more}{entries}"
+        "</ListBucketResult>"
+    ).encode()
+
+
+def test_pages_without_a_key_are_passed_over_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page(self: wire.Wire, **query: str) -> bytes:
+        seen = int(query.get("continuation-token", "0"))
+        return listed_as([], str(seen + 1)) if seen < 45 else listed_as(["a", "b"])
+
+    with stub([Object("a", 1)]) as endpoint:
+        monkeypatch.setattr(wire.Wire, "page", page)
+        found = list_bucket(
+            session(endpoint.url), REGION, "bench", "", tmp_path / "b", cut_from=None, options=ListOptions(processes=0)
+        )
+        assert [row["key"] for row in rows(found)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("keys", [["a", "y", "z", "b", "zz"], ["a", "b", "b", "c"]], ids=["unordered", "twice"])
+def test_a_page_out_of_order_is_refused_before_it_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: list[str]
+) -> None:
+    def page(self: wire.Wire, **query: str) -> bytes:
+        return listed_as([key for key in keys if key > query.get("start-after", "")])
+
+    with stub([Object("a", 1)]) as endpoint, pytest.raises(AwsError, match="not in UTF-8 order"):
+        monkeypatch.setattr(wire.Wire, "page", page)
+        list_bucket(
+            session(endpoint.url), REGION, "bench", "", tmp_path / "b", cut_from=Underway(["m"]),
+            options=ListOptions(processes=0),
+        )  # fmt: skip
+
+
+def test_threads_that_are_stopped_ask_nothing_more_and_nobody_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "LINGER", 0.1)
+    asked, silent = threading.Event(), threading.Event()
+
+    def page(self: wire.Wire, **query: str) -> bytes:
+        asked.set()
+        silent.wait(60)
+        raise wire.Torn("nothing came")
+
+    def stop(said: Progress) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    with stub([Object("a", 1)]) as endpoint:
+        monkeypatch.setattr(wire.Wire, "page", page)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                list_bucket(
+                    session(endpoint.url), REGION, "bench", "", tmp_path / "b", cut_from=None,
+                    options=ListOptions(processes=0), progress=stop,
+                )  # fmt: skip
+            assert not silent.is_set()
+        finally:
+            silent.set()
+
+
+def test_what_is_stopped_is_not_asked() -> None:
+    stopped = threading.Event()
+    one = wire.Wire(wire.Door("http://127.0.0.1:9/bench", "bench", REGION), stopped=stopped)
+    stopped.set()
+    with pytest.raises(wire.Refused, match="was not asked"):
+        one.page()

@@ -304,7 +304,7 @@ def default_session() -> tuple[Session, str]:
     """A session as the shell is signed in, to look only, and its region; `AwsError` when no region is set."""
     region = boto3.Session().region_name
     if region is None:
-        raise AwsError("No region is set: export AWS_REGION, or name an environment.")
+        raise AwsError("No region is set: export AWS_REGION, or set one for the profile (`aws configure`).")
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
     return Session(record=lambda kind, **fields: None, endpoint_url=endpoint, home_region=region), region
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from typing import Any, cast
 
 SELDOM = 200_000  # objects between two looks for cycles: a page has thousands, and no cycles
@@ -23,7 +24,7 @@ def main() -> None:
     del modules[CRT]
     gc.freeze()
     gc.set_threshold(SELDOM)
-    listing_worker.run(sys.stdin.buffer, sys.stdout.buffer)
+    listing_worker.run(sys.stdin.buffer, sys.stdout.buffer, threading.Event())
 
 
 if __name__ == "__main__":

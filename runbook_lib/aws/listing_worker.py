@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from operator import lt
 from typing import Any, BinaryIO
 
 from botocore.credentials import ReadOnlyCredentials
@@ -86,8 +87,8 @@ def _quick(seconds: Collection[float]) -> float:
 class Worker:
     """One bucket's connections, and the jobs that are done with them."""
 
-    def __init__(self, door: Door, write: Callable[[bytes], None]) -> None:
-        self.wire = Wire(door)
+    def __init__(self, door: Door, write: Callable[[bytes], None], stopped: threading.Event) -> None:
+        self.wire = Wire(door, stopped=stopped)
         self._parts = Parts(self.wire)
         self._write = write
         self._gate = Gate(door.connections)
@@ -126,24 +127,25 @@ class Worker:
         rows, token, done, reached = Rows(), None, 0, after
         while True:
             page = self._page(prefix, token, **({"start-after": prefix + after} if prefix + after else {}))
-            beyond = up_to(page, last)
-            if page.keys and (page.keys[0] <= reached or page.keys != sorted(page.keys)):
+            if page.keys and (page.keys[0] <= reached or not all(map(lt, page.keys, page.keys[1:]))):
                 raise Refused(
                     f"LIST of s3://{self.wire.door.bucket}/{prefix} gives keys that are not in UTF-8 order: a page "
                     f"begins with {page.keys[0]!r}, after {reached!r}. A directory bucket lists so, and an endpoint "
                     "that does not go on where its continuation token says. Use a general purpose bucket, and ask S3 "
                     "itself, not what is before it; or name an S3 Inventory."
                 )
+            beyond = up_to(page, last)
             reached = page.keys[-1] if page.keys else reached
             rows.add(page)
             token, done = page.token, done + 1
             ended = beyond or token is None
-            if rows.count and (ended or rows.count >= self._enough() or done == pages):
+            enough = pages is not None and done >= pages and reached != after  # S3 may answer pages without keys
+            if rows.count and (ended or rows.count >= self._enough() or enough):
                 self._write(rows.encoded(shard))
                 rows = Rows()
             if ended:
                 return {"after": after, "last": last}
-            if done == pages:
+            if enough:
                 return {"after": after, "last": reached, "left": [reached, last]}
 
     def cuts(self, shard: str, prefix: str, after: str, last: str | None, wanted: int) -> dict[str, Any]:
@@ -269,8 +271,8 @@ class Worker:
         return {"parts": dict(zip(keys, sizes, strict=True))}
 
 
-def run(lines: BinaryIO, out: BinaryIO) -> None:
-    """Serve jobs from `lines`, blocks to `out`."""
+def run(lines: BinaryIO, out: BinaryIO, stopped: threading.Event) -> None:
+    """Serve jobs from `lines`, blocks to `out`; once it is `stopped`, nothing more is asked."""
     lock = threading.Lock()
 
     def write(frame: bytes) -> None:
@@ -279,5 +281,5 @@ def run(lines: BinaryIO, out: BinaryIO) -> None:
             out.flush()
 
     write(begin())
-    Worker(Door(**json.loads(lines.readline())), write).serve(lines)
+    Worker(Door(**json.loads(lines.readline())), write, stopped).serve(lines)
     write(end_of_stream())

@@ -84,12 +84,16 @@ class Pace:
 class Wire:
     """Connections to one bucket, shared by threads; `credentials` may be replaced at any time."""
 
-    def __init__(self, door: Door, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, door: Door, sleep: Callable[[float], object] | None = None, stopped: threading.Event | None = None
+    ) -> None:
+        """Once it is `stopped` it asks nothing more."""
         self.door = door
+        self._stopped = stopped or threading.Event()
         self.credentials: ReadOnlyCredentials | None = None
         self.counts = {"LIST": 0, "HEAD": 0, "GET": 0, "ATTRIBUTES": 0, "KMS": 0, "again": 0}
         self._lock = threading.Lock()
-        self._sleep = sleep
+        self._sleep = sleep or self._stopped.wait
         self._pace = Pace(door.requests_per_second)
         at = urlsplit(door.url)
         self._base, self._path = f"{at.scheme}://{at.netloc}", at.path.rstrip("/")
@@ -177,6 +181,8 @@ class Wire:
     ) -> urllib3.BaseHTTPResponse:
         """One attempt; `Torn` when it may be asked again, `Refused` when not."""
         self._pace.wait()
+        if self._stopped.is_set():
+            raise Refused(f"{kind} of s3://{self.door.bucket} was not asked: what asked for it was stopped.")
         target = f"{path}?{query}" if query else path
         request = AWSRequest(method, self._base + target, headers=dict(headers))
         S3SigV4Auth(self.credentials, "s3", self.door.region).add_auth(request)

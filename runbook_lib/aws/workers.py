@@ -35,6 +35,7 @@ OPERATIONS = {
 }  # fmt: skip
 SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/")
 BEAT = 0.5  # seconds between two looks at the progress
+LINGER = 2.0  # seconds that a thread which is stopped has to end
 # glibc: an arena for each thread would keep what each once needed; a page's memory is used again, not given back.
 MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 Job = dict[str, Any]
@@ -152,11 +153,11 @@ class Workers:
                 self._stopped = True
             for worker in self._open:
                 worker.stop()
-            for thread in threads:
+            for worker, thread in zip(self._open, threads, strict=True):
                 if thread.ident is not None:
-                    thread.join()
-            for worker in self._open:
-                worker.close()
+                    thread.join(None if self._processes else LINGER)
+                if not thread.is_alive():  # else a thread of ours waits for S3, asks nothing more, and ends by itself
+                    worker.close()
             self._record()
         if self._failed is not None:
             raise self._failed
@@ -224,6 +225,7 @@ class _Worker:
         self.requests: Counter[str] = Counter()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process)
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = threading.Event()
         self._lines: IO[bytes]
         self.out: IO[bytes]
         if process:
@@ -248,7 +250,7 @@ class _Worker:
 
         def serve() -> None:
             with suppress(BrokenPipeError), os.fdopen(jobs, "rb") as lines, os.fdopen(theirs, "wb") as out:
-                listing_worker.run(lines, out)
+                listing_worker.run(lines, out, self._stopped)
 
         threading.Thread(target=serve, daemon=True).start()
 
@@ -266,6 +268,7 @@ class _Worker:
 
     def stop(self) -> None:
         """Have it do nothing more; a process that still has jobs is killed."""
+        self._stopped.set()
         if self._process is not None and self.outstanding:
             self._process.kill()
         with suppress(BrokenPipeError):  # it is gone
