@@ -16,7 +16,8 @@ SIDES = [Database("postgresql", "127.0.0.1", 5432, name, "postgres", "x") for na
 
 
 def opened(path: Path) -> Checkpoint:
-    return Checkpoint(path, *SIDES, [], "md5")
+    with Checkpoint(path, *SIDES, [], "md5") as one:
+        return one
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,15 @@ def test_rows_that_were_known_otherwise_are_not_gone_on_with(tmp_path: Path, mon
         opened(file)
 
 
+def test_two_comparisons_do_not_share_a_checkpoint(tmp_path: Path) -> None:
+    with (
+        Checkpoint(file := tmp_path / "done.jsonl", *SIDES, [], "md5"),
+        pytest.raises(DatabaseError, match="Another comparison uses the checkpoint"),
+    ):
+        opened(file)
+    opened(file)
+
+
 def test_a_broken_line_in_a_checkpoint_is_an_error_and_cuts_nothing_off(tmp_path: Path) -> None:
     opened(file := tmp_path / "done.jsonl")
     content = file.read_text() + '{"nothing": 1}\n{"tab'
@@ -67,7 +77,7 @@ def test_an_empty_file_is_a_checkpoint_that_has_not_begun(tmp_path: Path) -> Non
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseError, match="cannot be read: Is a directory"):
+    with pytest.raises(DatabaseError, match="cannot be used: Is a directory"):
         opened(tmp_path)
 
 

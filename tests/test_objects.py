@@ -75,7 +75,7 @@ def test_a_target_as_dms_makes_it_lacks_everything_but_keys_and_columns(database
     )  # fmt: skip
     assert {item.kind for item in found.repairable("at cutover")} == {"foreign key", "trigger", "generated column"}
     assert "1 foreign key" in found.reason
-    assert "CREATE INDEX orders_open ON shop.orders" in repr(found)
+    assert "CREATE INDEX CONCURRENTLY orders_open ON shop.orders" in repr(found)
 
 
 @pytest.mark.parametrize("concurrently", [False, True])

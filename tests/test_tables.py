@@ -19,7 +19,9 @@ from runbook_lib.databases import Database
 from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import postgres, processes
 from runbook_lib.tables import finding, ranges, reading
-from runbook_lib.tables.model import Progress, Span
+from runbook_lib.tables.dialect import Common, Statement
+from runbook_lib.tables.model import Progress, Span, View
+from runbook_lib.tables.postgresql import PostgreSQL
 from tests.servers import in_postgresql, postgresql
 
 ORDERS = """
@@ -408,6 +410,23 @@ def test_an_interrupted_comparison_goes_on_from_the_ranges_it_finished(make: Mak
 
 
 @pytest.mark.usefixtures("small")
+def test_a_table_that_had_more_rows_than_were_expected_is_not_gone_on_with(make: Make, tmp_path: Path) -> None:
+    script = ORDERS.format(1019) + "create table shop.z as select * from shop.orders"
+    sides = make(script, then="; delete from shop.orders where id = 10")
+    pairs = tables.pairs(*sides, ["shop.%"])
+    options = replace(QUICK, checkpoint=tmp_path / "done.jsonl")
+
+    def stop(progress: Progress) -> None:
+        if progress.number == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        tables.compare(*sides, pairs, options, stop)
+    found = tables.compare(*sides, pairs, options)
+    assert [(table.source_rows, table.missing) for table in found.compared] == [(1019, 1), (1019, 0)]
+
+
+@pytest.mark.usefixtures("small")
 def test_a_checkpoint_of_another_comparison_is_refused(make: Make, tmp_path: Path) -> None:
     sides = make(ORDERS.format(100))
     file = tmp_path / "done.jsonl"
@@ -493,6 +512,24 @@ def test_the_encoding_of_a_server_does_not_matter(server: postgres.Server, make:
     assert difference.source is not None and difference.source["customer"] == "Müller 7"
 
 
+def test_text_keys_that_two_encodings_order_otherwise_are_not_split(
+    server: postgres.Server, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "GRAIN", 50)
+    script = """create schema shop; create table shop.words (word text primary key, n int);
+        insert into shop.words select (array['€', 'é', 'ž', 'z'])[1 + i % 4] || i, i from generate_series(1, 999) i;"""
+    (source, _), name = make(script), f"windows{next(numbers)}"
+    with server.connect("postgres") as session:
+        session.execute(f"create database {name} encoding win1252 locale 'C' template template0")
+    with server.connect(name) as session:
+        session.execute(script)
+    windows = replace(source, name=name)
+    assert compare((source, windows)).ok and compare((windows, source)).ok
+    run(windows, "update shop.words set n = 0 where word = 'ž6'")
+    (difference,) = compare((windows, source)).compared[0].differences
+    assert difference.key == {"word": "ž6"}
+
+
 def test_text_keys_in_another_order_than_by_bytes_are_compared(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "GRAIN", 50)
     script = """create schema shop; create collation shop.own (provider = libc, locale = 'C');
@@ -513,8 +550,36 @@ def test_more_differences_than_are_remembered_are_counted(make: Make, monkeypatc
     assert (table.different, table.rechecked) == (500, False)
 
 
+def test_rows_without_key_that_are_more_than_are_remembered_stay_counted(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "KEPT", 100)
+    script = "create schema shop; create table shop.log (n int);"
+    sides = make(f"{script} insert into shop.log select i from generate_series(1, 1000) i", script)
+    (table,) = compare(sides, options=tables.Options(rounds=2, pause=0, empty=("shop.log",))).compared
+    assert (table.missing, table.rechecked) == (1000, False)
+
+
+@pytest.mark.parametrize("keyed", ["", "primary key"])
+def test_rows_beside_an_empty_source_are_read_in_as_many_buckets_as_they_need(
+    make: Make, monkeypatch: pytest.MonkeyPatch, keyed: str
+) -> None:
+    asked: list[int] = []
+
+    def buckets(self: PostgreSQL, view: View, span: Span, common: Common, modulus: int) -> Statement:
+        asked.append(modulus)
+        return usual(self, view, span, common, modulus)
+
+    usual = PostgreSQL.buckets
+    monkeypatch.setattr(PostgreSQL, "buckets", buckets)
+    script = f"create schema shop; create table shop.log (n text {keyed});"
+    sides = make(script, f"{script} insert into shop.log select i from generate_series(1, 3000) i")
+    assert compare(sides).compared[0].extra == 3000
+    assert asked == [1, 1, 128, 128]  # once on each side to learn how many there are
+
+
 def test_a_checkpoint_that_cannot_be_written_is_an_error(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(DatabaseError, match="cannot be written"):
+    with pytest.raises(DatabaseError, match="cannot be used: No such file"):
         compare(make(ORDERS.format(10)), options=replace(QUICK, checkpoint=tmp_path / "nowhere" / "done.jsonl"))
 
 
@@ -586,3 +651,17 @@ def test_keys_at_both_ends_of_an_integer_are_compared(make: Make) -> None:
     source, target = make(script, script, "; update t set n = 3 where id > 0")
     found = tables.compare(source, target, tables.pairs(source, target, ["%"]), QUICK)
     assert [one.key for one in found.compared[0].differences] == [{"id": "9223372036854775807"}]
+
+
+def test_the_least_integer_is_found_among_many_buckets_of_one_key(make: Make) -> None:
+    script = "create table t (id bigint primary key, n int); insert into t values (7, 0)"
+    others = "; insert into t select 3 * i, i from generate_series(100, 170) i; insert into t values (-2^63, 1)"
+    source, target = make(script, script, others)
+    found = tables.compare(source, target, tables.pairs(source, target, ["%"]), QUICK)
+    assert found.compared[0].extra == 72
+    lowest = Span(None, None, 1, 1)
+    (view,) = [pair.source for pair in tables.pairs(source, target, ["%"])]
+    assert view is not None
+    buckets = [-(2**63), *range(300, 600, 3)]
+    statement = PostgreSQL().rows(view, lowest, Common(portable=False, modern=True), 1, buckets)
+    assert buckets in statement.parameters

@@ -6,6 +6,7 @@ stand still. Rows that differed in a finished range are looked at again like all
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ..databases import Database
 from ..errors import DatabaseError
@@ -26,7 +27,7 @@ HEAD = re.compile(rb'\{"comparison": "[^"]*("\})?')  # the first line, or what a
 
 
 class Checkpoint:
-    """The file; without a path it remembers nothing. Held open by a comparison."""
+    """The file; without a path it remembers nothing. Held open, and against all others, by a comparison; `with` it."""
 
     def __init__(
         self, path: Path | None, source: Database, target: Database, pairs: Sequence[Pair], how: object
@@ -40,17 +41,25 @@ class Checkpoint:
         self.moments = 1
         about = repr((str(source), str(target), pairs, how, FORMAT))
         self._about = hashlib.sha256(about.encode()).hexdigest()
-        if path is not None:
-            self._read(path)
-        self._write({"comparison": self._about})
-
-    def _read(self, path: Path) -> None:
+        self._file: BinaryIO | None = None
         try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise DatabaseError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
+            if path is not None:
+                self._file = _held(path)
+                self._read(path, self._file)
+            self._write({"comparison": self._about})
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self, path: Path, file: BinaryIO) -> None:
+        content = file.read()
         if content and not HEAD.fullmatch(content.partition(b"\n")[0]):
             raise DatabaseError(f"{path} is not a checkpoint of a comparison; it was left as it is. Give another file.")
         whole = content.rpartition(b"\n")[0]  # a killed write leaves half a line
@@ -66,7 +75,7 @@ class Checkpoint:
             self.moments += bool(self.finished)
         except (ValueError, KeyError, TypeError) as error:
             raise DatabaseError(f"{path} is not a checkpoint of a comparison: {error}") from error
-        os.truncate(path, len(whole) + 1 if whole else 0)
+        os.ftruncate(file.fileno(), len(whole) + 1 if whole else 0)
 
     def _take(self, record: dict[str, Any]) -> None:
         if "comparison" in record:
@@ -92,21 +101,36 @@ class Checkpoint:
         record = {"table": table, "first": first, "last": last, "source": part.source, "target": part.target}
         self._write({**record, "found": found, "more": part.more})
 
-    def close(self) -> None:
+    def end(self) -> None:
         """The comparison came to its end: the next one begins anew."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
     def _write(self, record: dict[str, Any]) -> None:
-        if self._path is None:
+        if self._file is None:
             return
         try:
             with self._lock:
-                handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # keys may be private
-                with os.fdopen(handle, "a") as file:
-                    file.write(json.dumps(record) + "\n")
+                self._file.write(json.dumps(record).encode() + b"\n")
         except OSError as error:
             raise DatabaseError(f"The checkpoint {self._path} cannot be written: {error.strerror}.") from error
+
+
+def _held(path: Path) -> BinaryIO:
+    """The file, made where there is none, that no other comparison may use now; every write goes to its end."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)  # keys may be private
+    except OSError as error:
+        raise DatabaseError(f"The checkpoint {path} cannot be used: {error.strerror}.") from error
+    file = os.fdopen(handle, "r+b", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise DatabaseError(
+            f"Another comparison uses the checkpoint {path}. Let it end, or give each a file of its own."
+        ) from error
+    return cast(BinaryIO, file)
 
 
 def _key(values: list[str] | None) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import replace
 
 from ..databases import Database, translated
@@ -15,8 +16,8 @@ from . import ranges
 from .checkpoint import Checkpoint
 from .dialect import Sample
 from .finding import Findings
-from .lookup import set_aside, values
-from .model import Options, Pair, Progress
+from .lookup import Shown, set_aside, values
+from .model import Options, Pair, Progress, Span
 from .narrow import both, narrowed
 from .pairing import may_be_empty
 from .reading import Sides, opened
@@ -36,36 +37,38 @@ def compare(
 ) -> Comparison:
     """Compare every pair; changes nothing. Both sides are read of one moment each, then what differs again, live."""
     options = options or Options()
-    with opened(source, target, options) as sides:
-        how = (sides.common, sides.source.server.version, sides.target.server.version)
-        checkpoint = Checkpoint(options.checkpoint, source, target, pairs, how)
-        pairs = [_keyed(sides, pair) for pair in pairs]
-        for number, pair in enumerate(pairs, 1):
-            if _comparable(pair):
-                told = Progress(pair.name, number, len(pairs), 0, 0, 0)
-                _Table(pair, sides, options, checkpoint, told, progress).compare()
-        found = {pair.name: checkpoint.findings[pair.name] for pair in pairs if _comparable(pair)}
-        shown = {} if options.rounds else values(sides, pairs, found, options.sample)
-    rounds = 0
-    while rounds < options.rounds and any(findings.kept for findings in found.values()):
-        rounds += 1
-        shown = look_again(source, target, pairs, found, options, rounds, progress, clock, sleep)
-    checkpoint.close()
-    results = []
-    for pair in pairs:
-        result = TableResult(pair.name, method=options.method, problem=_problem(pair), keyed=bool(pair.key))
-        if pair.name in found:
-            findings = found[pair.name]
-            result = replace(
-                result,
-                source_rows=findings.source, target_rows=findings.target,
-                different=findings.count("different"), missing=findings.count("missing on target"),
-                extra=findings.count("extra on target"), differences=tuple(shown.get(pair.name, ())),
-                rechecked=not findings.more, moving=findings.moving,
-                may_be_empty=may_be_empty(pair.name, options.empty),
-            )  # fmt: skip
-        results.append(result)
+    with ExitStack() as held:
+        with opened(source, target, options) as sides:
+            how = (sides.common, sides.source.server.version, sides.target.server.version)
+            checkpoint = held.enter_context(Checkpoint(options.checkpoint, source, target, pairs, how))
+            pairs = [_keyed(sides, pair) for pair in pairs]
+            for number, pair in enumerate(pairs, 1):
+                if _comparable(pair):
+                    told = Progress(pair.name, number, len(pairs), 0, 0, 0)
+                    _Table(pair, sides, options, checkpoint, told, progress).compare()
+            found = {pair.name: checkpoint.findings[pair.name] for pair in pairs if _comparable(pair)}
+            shown = {} if options.rounds else values(sides, pairs, found, options.sample)
+        rounds = 0
+        while rounds < options.rounds and any(findings.kept for findings in found.values()):
+            rounds += 1
+            shown = look_again(source, target, pairs, found, options, rounds, progress, clock, sleep)
+        checkpoint.end()
+    results = [_result(pair, found.get(pair.name), shown, options) for pair in pairs]
     return Comparison(tuple(results), options.method, rounds, checkpoint.moments)
+
+
+def _result(pair: Pair, findings: Findings | None, shown: Shown, options: Options) -> TableResult:
+    result = TableResult(pair.name, method=options.method, problem=_problem(pair), keyed=bool(pair.key))
+    if findings is None:
+        return result
+    return replace(
+        result,
+        source_rows=findings.source, target_rows=findings.target,
+        different=findings.count("different"), missing=findings.count("missing on target"),
+        extra=findings.count("extra on target"), differences=tuple(shown.get(pair.name, ())),
+        rechecked=not findings.more, moving=findings.moving,
+        may_be_empty=may_be_empty(pair.name, options.empty),
+    )  # fmt: skip
 
 
 def refuse_itself(source: Database, target: Database, pairs: Sequence[Pair]) -> None:
@@ -127,7 +130,7 @@ class _Table:
         """All ranges that are left, by as many workers as they are worth."""
         name = self.pair.name
         if name not in self.checkpoint.spans:
-            self.checkpoint.begin(name, ranges.split(self.pair, self._sample(), self.options.gentle))
+            self.checkpoint.begin(name, self._split())
         spans = self.checkpoint.spans[name]
         todo = ranges.Ranges(spans, self.checkpoint.finished[name], 1 if self.options.gentle else ranges.LARGEST)
         self.told = replace(self.told, expected=sum(span.rows for span in spans))
@@ -142,6 +145,10 @@ class _Table:
                 self.stop.set()
                 self.sides.cancel()
                 raise
+
+    def _split(self) -> list[Span]:
+        gentle, alike = self.options.gentle, self.sides.common.bytes_alike
+        return ranges.split(self.pair, self._sample(), gentle, bytes_alike=alike)
 
     def _sample(self) -> Sample:
         """Keys of the source that both sides' columns can hold."""

@@ -39,6 +39,7 @@ class Common:
     portable: bool  # the engines differ: the canonical text that both can write
     method: Method = field(default="md5", kw_only=True)  # what rows are known by
     utf8: bool = field(default=True, kw_only=True)  # both keep text in UTF-8
+    bytes_alike: bool = field(default=True, kw_only=True)  # the bytes of text are in the same order on both
     modern: bool  # both are PostgreSQL 14 or newer of one major version: they hash alike
     bytes_hashed: bool = field(default=False, kw_only=True)  # and 18 or newer
 

@@ -63,7 +63,12 @@ class Findings:
             self.held |= source
 
     def still(self, earlier: Findings) -> Findings:
-        """Those that an earlier look found too: what was under way then has arrived, what is under way now will."""
+        """Those that an earlier look found too: what was under way then has arrived, what is under way now will.
+
+        All of them where a look found more than is kept: which of these are the same nobody knows.
+        """
+        if self.more or earlier.more:
+            return self
         before = {(one.key, one.kind): one.times for one in earlier.kept}
         self.kept = [
             replace(one, times=min(one.times, before[one.key, one.kind]))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .dialect import Dialect, Statement
 from .finding import Findings, Row, differing
 from .model import Pair, Span, View
-from .ranges import modulus
+from .ranges import BUCKET, BUCKETS, modulus
 from .reading import Sides
 
 BATCH = 16_384  # row hashes fetched at a time
+MORE = 4  # times the rows that a bucket should have: it is asked again with more buckets
 
 
 def both(pair: Pair) -> tuple[View, View]:
@@ -23,13 +25,21 @@ def both(pair: Pair) -> tuple[View, View]:
 
 def narrowed(sides: Sides, number: int, pair: Pair, span: Span) -> Findings:
     """The rows of a range that are not the same, asked with one session of each side."""
-    common, size = sides.common, modulus(span)
-    here, there = sides.ask(number, both(pair), lambda by, view: by.buckets(view, span, common, size))
+    size = modulus(span)
+    here, there = _asked(sides, number, pair, span, size)
+    rows = max(sum(bucket[1] for bucket in side) for side in (here, there))
+    if rows > MORE * size * BUCKET and not span.width and size < BUCKETS:  # far more than was expected, on one side
+        size = modulus(replace(span, rows=rows))
+        here, there = _asked(sides, number, pair, span, size)
     part = Findings(*(sum(bucket[1] for bucket in side) for side in (here, there)))
     for batch in _batches(_unequal(here, there)):
         rows, others = sides.unlike(number, both(pair), _rows_of(sides, span, size, batch))
         part.take(differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others)))
     return part
+
+
+def _asked(sides: Sides, number: int, pair: Pair, span: Span, size: int) -> tuple[list[Any], list[Any]]:
+    return sides.ask(number, both(pair), lambda by, view: by.buckets(view, span, sides.common, size))
 
 
 def _rows_of(sides: Sides, span: Span, size: int, buckets: list[int]) -> Callable[[Dialect, View], Statement]:

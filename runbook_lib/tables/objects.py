@@ -32,6 +32,7 @@ INDEXES = frozenset({"index", "unique index"})
 SAME_BY_ANY_NAME = frozenset(
     {"index", "unique index", "primary key", "unique constraint", "exclusion constraint", "check", "foreign key"}
 )
+LONGEST_DDL = 500  # characters of it that are shown
 OWN_SEQUENCE = "the next value of its own sequence"
 
 
@@ -109,8 +110,8 @@ def _count(count: int, kind: str) -> str:
 def _in_a_line(found: SchemaObject) -> str:
     if not found.ddl:
         return "has to come with its rows" if found.when == "by the migration" else "has to be written by hand"
-    text = " ".join("; ".join(filter(None, (found.drop, found.ddl))).split())
-    return text if len(text) <= 160 else f"{text[:160]}…"
+    text = " ".join("; ".join(_statements(found, concurrently=True)).split())  # as the runbook would make it
+    return text if len(text) <= LONGEST_DDL else f"{text[:LONGEST_DDL]}… (whole: see `.objects`)"
 
 
 def missing(source: Database, target: Database, schemas: Sequence[str]) -> MissingObjects:

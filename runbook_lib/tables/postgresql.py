@@ -212,6 +212,8 @@ def _type(part: Field) -> str:
     """A key's type; without a length, to which the other side's key would be cut, and of integers the widest."""
     if FORMS.get(part.column.base) is INTEGER:
         return "int8"
+    if part.column.base == "bpchar":
+        return "bpchar"
     return part.column.base if part.column.ordered else part.column.type
 
 
@@ -249,7 +251,7 @@ def _inside(
         return f" where {' or '.join(between)}", ()
     where, parameters = _within(view, span)
     chosen = f"{_bucket(view, span, common, modulus, _hash(view, common))} = any(%s::bigint[])"
-    here = [bucket for bucket in buckets if abs(bucket) < 2**63]
+    here = [bucket for bucket in buckets if -(2**63) <= bucket < 2**63]
     return f"{where}{' and' if where else ' where'} {chosen}", (*parameters, here)
 
 

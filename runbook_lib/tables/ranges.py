@@ -24,10 +24,10 @@ SPLITS = 2_000  # ranges at most: of very large tables they are longer
 BUCKETS = 65_536  # at most, of a range
 
 
-def splittable(pair: Pair) -> bool:
-    """Whether ranges of the key mean the same rows on both sides."""
-    views = [view for view in (pair.source, pair.target) if view is not None]
-    return bool(pair.key) and all(part.column.ordered for view in views for part in view.key)
+def splittable(pair: Pair, bytes_alike: bool) -> bool:
+    """Whether ranges of the key mean the same rows on both sides; text is in order of its bytes there."""
+    parts = [part for view in (pair.source, pair.target) if view is not None for part in view.key]
+    return bool(pair.key) and all(part.column.ordered and (bytes_alike or part.kind != "text") for part in parts)
 
 
 def indexed(pair: Pair) -> bool:
@@ -36,9 +36,12 @@ def indexed(pair: Pair) -> bool:
     return all(part.column.bytewise for view in views for part in view.key)
 
 
-def split(pair: Pair, sample: Sample, gentle: bool = False) -> list[Span]:
-    """Short ranges that cover every key there could be, from a sorted sample of the source's keys."""
-    if not sample.keys or not splittable(pair):
+def split(pair: Pair, sample: Sample, gentle: bool = False, *, bytes_alike: bool = True) -> list[Span]:
+    """Short ranges that cover every key there could be, from a sorted sample of the source's keys.
+
+    `bytes_alike`: both sides keep text in encodings whose bytes are in the same order.
+    """
+    if not sample.keys or not splittable(pair, bytes_alike):
         return [Span(rows=sample.rows)]
     parts = _parts(pair, sample.rows, gentle)
     count = len(sample.keys)

@@ -15,6 +15,7 @@ from .dialect import BYTES_HASHED, MODERN, Common, Dialect, Method, Server, Stat
 from .finding import unlike
 from .model import Options, View
 
+BY_CODE_POINT = {"UTF8", "utf8mb4", "LATIN1"}  # encodings whose bytes are in the order of the characters' numbers
 PER_WORKER = 2_000_000  # rows: for fewer than so many another session is not worth its place on a server
 
 
@@ -61,7 +62,8 @@ class Side:
     def cancel(self) -> None:
         """End what its sessions are doing."""
         for session in self.sessions:
-            self.dialect.cancel(session)
+            with suppress(Exception):  # its server may be gone; the others are to stop all the same
+                self.dialect.cancel(session)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Sides:
 
     def workers(self, rows: int) -> int:
         """How many ranges of so many rows are to be compared at a time, with a session each."""
-        return self.target.reach(self.source.reach(min(self.most, 1 + rows // PER_WORKER)))
+        return self.target.reach(self.source.reach(min(self.most, 1 + max(0, rows) // PER_WORKER)))
 
     def ask(
         self, number: int, views: tuple[View, View], statement: Callable[[Dialect, View], Statement]
@@ -100,10 +102,11 @@ class Sides:
         asked = self.helpers.submit(self.source.raw, number, source)
         try:
             there = self.target.raw(number, target)
+            return asked.result(), there
         except BaseException:
-            self.source.dialect.cancel(self.source.sessions[number])
+            with suppress(Exception):  # its server may be gone, and why we stop is what is told
+                self.source.dialect.cancel(self.source.sessions[number])
             raise
-        return asked.result(), there
 
     def cancel(self) -> None:
         """End what both sides are doing."""
@@ -143,7 +146,16 @@ def _common(servers: Sequence[Server], method: Method) -> Common:
             f"{shown} do not hash alike: the native method needs PostgreSQL {MODERN} or newer, of the same major "
             "version and encoding on both sides. Use md5."
         )
-    utf8 = all(server.encoding in ("UTF8", "utf8mb4") for server in servers)
+    encodings = {server.encoding for server in servers}
+    utf8 = encodings <= {"UTF8", "utf8mb4"}
+    alike_in_order = len(encodings) == 1 or encodings <= BY_CODE_POINT
     engines = {server.engine for server in servers}
     hashed = alike and servers[0].version >= BYTES_HASHED
-    return Common(portable=len(engines) > 1, method=method, modern=alike, utf8=utf8, bytes_hashed=hashed)
+    return Common(
+        portable=len(engines) > 1,
+        method=method,
+        modern=alike,
+        utf8=utf8,
+        bytes_alike=alike_in_order,
+        bytes_hashed=hashed,
+    )
