@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from .errors import InventoryError, SettingsError
-from .file_sides import LABELS, Against
+from .file_sides import LABELS, Against, Origin
 from .inventory.reading import MANIFEST, Inventory, hashed
 from .inventory.rules import Level
 from .inventory.writing import put
@@ -23,8 +23,6 @@ WISH = "asked.json"  # what a folder's comparison is
 DONE = "comparison.json"  # beside the inventories; a folder without it is gone on with
 FRESH = timedelta(hours=24)  # an inventory that is older is made anew
 READ = ("content", "sample")  # levels that read what is in the files
-
-Origin = Literal["scan", "report"]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from .errors import DatabaseError, SettingsError
 
 # `<environment>:source` or `:target` as a database, from the environment's file.
 Environments = Callable[[str, str], Database]
+COLUMN = "schema.table=name,name"
+RENAME = "schema.table=schema.table or schema.table.column=column"
 PasswordHelp = "Where the password is: env:VARIABLE, secretsmanager:NAME or ssm:NAME; none: as libpq finds it."
 
 
@@ -39,12 +41,8 @@ def register(
         source_password: Annotated[str | None, typer.Option(help=PasswordHelp)] = None,
         target_password: Annotated[str | None, typer.Option(help="The same for the target.")] = None,
         exclude: Annotated[list[str] | None, typer.Option(help="Tables to leave out; % for anything.")] = None,
-        column: Annotated[
-            list[str] | None, typer.Option(help="Compare only these and the key: schema.table=name,name.")
-        ] = None,
-        rename: Annotated[
-            list[str] | None, typer.Option(help="schema.table=schema.table, or schema.table.column=column.")
-        ] = None,
+        column: Annotated[list[str] | None, typer.Option(help=f"Compare only these and the key: {COLUMN}.")] = None,
+        rename: Annotated[list[str] | None, typer.Option(help=f"Called otherwise on the target: {RENAME}.")] = None,
         empty: Annotated[list[str] | None, typer.Option(help="Tables that may have no rows.")] = None,
         method: Annotated[str, typer.Option(help="md5, the evidence of record, or native, a fast look.")] = "md5",
         rounds: Annotated[int, typer.Option(min=0, help="How often to look again at what differs.")] = 3,
@@ -68,9 +66,10 @@ def register(
             for given, password in ((source, source_password), (target, target_password))
         ]
         pairs = tables.pairs(
-            sides[0], sides[1], names or ["%"], exclude=exclude or [], renamed=dict(_split(rename, "--rename")),
-            columns={table: chosen.split(",") for table, chosen in _split(column, "--column")},
+            sides[0], sides[1], names or ["%"], exclude=exclude or [], renamed=dict(_split(rename, "--rename", RENAME)),
+            columns={table: chosen.split(",") for table, chosen in _split(column, "--column", COLUMN)},
         )  # fmt: skip
+        pairs = pairs if names else _without_own(pairs)
         options = tables.Options(
             method="native" if method == "native" else "md5", rounds=rounds, pause=pause, sample=sample,
             workers=workers, gentle=gentle, statement_timeout=statement_timeout, empty=tuple(empty or ()),
@@ -90,7 +89,12 @@ def _database(
     secrets: Mapping[str, Callable[[str], str]],
 ) -> Database:
     """A database from what was typed."""
-    name, _, side = given.partition(":")
+    name, colon, side = given.partition(":")
+    if environments is not None and colon and side not in ("source", "target") and not side.startswith("//"):
+        raise SettingsError(
+            f"{given!r}: write {name}:source or {name}:target for a database of the environment {name}, or an address: "
+            "postgresql://user@host:port/name or mysql://user@host:port/name."
+        )
     try:
         named = environments is not None and side in ("source", "target")
         found = environments(name, side) if environments is not None and named else from_url(given)
@@ -99,11 +103,22 @@ def _database(
         raise SettingsError(str(error)) from error
 
 
-def _split(given: list[str] | None, option: str) -> Iterator[tuple[str, str]]:
+def _without_own(pairs: list[tables.Pair]) -> list[tables.Pair]:
+    """The tables without those that DMS keeps for itself: nobody migrates them. What is left out is said."""
+    from .migration.source import OWN
+
+    own = [pair for pair in pairs if pair.name.rpartition(".")[2].startswith(OWN)]
+    if own:
+        left_out = ", ".join(pair.name for pair in own)
+        Console(stderr=True).print(f"Left out, as DMS's own: {left_out}. Name a table to compare it.", soft_wrap=True)
+    return [pair for pair in pairs if pair not in own]
+
+
+def _split(given: list[str] | None, option: str, form: str) -> Iterator[tuple[str, str]]:
     for text in given or ():
         name, equals, value = text.partition("=")
         if not (name and equals and value):
-            raise SettingsError(f"{option} {text!r}: write name=value.")
+            raise SettingsError(f"{option} {text!r}: write {form}.")
         yield name, value
 
 

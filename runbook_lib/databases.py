@@ -108,7 +108,9 @@ def secret(reference: str, readers: Mapping[str, Callable[[str], str]] | None = 
 
 def _variable(name: str) -> str:
     if name not in os.environ:
-        raise DatabaseError(f"There is no environment variable {name}, which should hold a password: export it.")
+        raise DatabaseError(
+            f"There is no environment variable {name} to take the secret from. Export it, then run this again."
+        )
     return os.environ[name]
 
 
@@ -137,6 +139,8 @@ def translated(database: Database) -> Iterator[None]:
 def _advice(said: str) -> str:
     """What to do about the errors that everybody meets once."""
     known = {
+        r"no password supplied|using password: NO": "Name the secret that holds its password: env:VARIABLE, "
+        "secretsmanager:NAME or ssm:NAME (--source-password, --target-password).",
         r"password authentication failed|Access denied for user": "Is it the right user, and does the secret hold "
         "its password?",
         r"refused|Can't connect|could not translate host|Name or service not known|timed out|timeout expired": "Is the "

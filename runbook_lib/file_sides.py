@@ -33,9 +33,11 @@ from .scanning import Planned, Report
 from .settings import InventorySettings
 from .sides import SIDES, Side
 
+Origin = Literal["scan", "report"]
 Against = Literal["bucket", "share", "report"]
 Told = Callable[[Look], None]
 LABELS = {"source": "the NFS server", "share": "the file share", "bucket": "the bucket", "report": "DataSync's report"}
+FROM = {"scan": LABELS["source"], "report": "the NFS server, as DataSync's report shows it"}
 PREFERRED = ("CRC64NVME", "SHA256")  # for what is read on both sides: the first that the machine can compute
 UNKEPT = {"mtime": "Mtime", "mode": "PosixPermissions", "uid": "Uid", "gid": "Gid"}  # by which option of the task
 
@@ -77,12 +79,12 @@ class FileSides:
             requests_per_second=self.settings.requests_per_second,
         )
 
-    def rules(self, against: Against) -> Rules:
-        """What is compared: not what the task was told not to keep."""
+    def rules(self, against: Against, origin: Origin) -> Rules:
+        """What is compared: not what the task was told not to keep. Sides are called by who looked at them."""
         lost = {name for name, option in UNKEPT.items() if self.task.options.get(option) == "NONE"}
         fields = frozenset({"mtime", "mode", "uid", "gid", "target"}) - lost
         prefix = self.task.destination.prefix
-        return Rules(self.filters, fields, labels=(LABELS["source"], LABELS[against]), prefix=prefix)
+        return Rules(self.filters, fields, labels=(FROM[origin], LABELS[against]), prefix=prefix)
 
     def terms(self, report: bool) -> dict[str, Any]:
         """What decides what is on the sides; `report`: whether DataSync's report is one of them."""

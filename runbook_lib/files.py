@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .asked import DONE, READ, Origin, Wish, asked, begun, placed
+from .asked import DONE, READ, Wish, asked, begun, placed
 from .at_once import at_once
 from .display import Plot, Shown, Table
 from .display import Progress as Line
-from .file_sides import LABELS, Against, FileSides, Told, directly_in, stored_inventory_age
+from .file_sides import LABELS, Against, FileSides, Origin, Told, directly_in, stored_inventory_age
 from .inventory import cost
 from .inventory.merge import compare
 from .inventory.progress import Look
@@ -42,6 +42,7 @@ class FileComparison(Shown):
     joined: cost.Cost  # what Athena would charge for a join of the two inventories
     folder: Path
     notes: tuple[str, ...] = ()  # how old what was compared is, where it is not of now
+    scope: str = ""  # what was left out, where not everything was compared
 
     @property
     def ok(self) -> bool:
@@ -51,7 +52,7 @@ class FileComparison(Shown):
     @property
     def reason(self) -> str:
         """What was found."""
-        return self.comparison.reason
+        return " ".join(filter(None, (self.comparison.reason, self.scope)))
 
     @property
     def elsewhere(self) -> str:
@@ -61,7 +62,8 @@ class FileComparison(Shown):
 
     def headline(self) -> str:
         """The verdict, then what a reader has to know of it, and what it cost."""
-        return "\n".join([self.comparison.headline(), *self.notes, self.spent.sentence()])
+        said = [self.scope] if self.scope else []
+        return "\n".join([*said, self.comparison.headline(), *self.notes, self.spent.sentence()])
 
     def tables(self) -> list[Table]:
         """The sides and the differences."""
@@ -86,7 +88,8 @@ class FileComparison(Shown):
             "athena": self.joined.usd,
         }  # fmt: skip
         usd = {name: round(value, 6) for name, value in costs.items()}
-        return {**self.comparison.body(), "notes": self.notes, "usd": usd, "cost": self.spent.sentence()}
+        whole = {**self.comparison.body(), "reason": self.reason}
+        return {**whole, "notes": self.notes, "usd": usd, "cost": self.spent.sentence()}
 
 
 class Files:
@@ -128,8 +131,6 @@ class Files:
         with begun(folder, wanted) as (known, so_old):
             seen = {name: (folder if earlier is None or name not in known.of else earlier) / name for name in LABELS}
             notes = [so_old] if so_old else []
-            if within is not None:
-                notes.append(f"Only the files directly in /{within.strip('/')} were compared.")
             found = self._compared(known.wish, folder, seen, told or _line(wish), said, notes)
             put(folder / DONE, json.dumps(found.body(), indent=1).encode())
         self._record("note", key="files compared", value={**found.body(), "folder": folder.name})
@@ -167,7 +168,8 @@ class Files:
                 requests += Counter(other.facts["requests"]) - (sides.session.asked - sent)  # those of earlier calls
         late: Counter[str] = Counter()  # what the second look read
         comparison = compare(
-            source, other, level=wish.level, rules=sides.rules(against), out=folder, sample=drawn, progress=told,
+            source, other, level=wish.level, rules=sides.rules(against, wish.source), out=folder, sample=drawn,
+            progress=told,
             recheck=None if against == "report" else lambda keys: sides.again(against, source, other, keys, reads),
             digest=sides.read_again(against, late) if reads and against != "report" else None,
         )  # fmt: skip
@@ -175,7 +177,9 @@ class Files:
             read += late["bytes"]
         requests += sides.session.asked - before
         joined = cost.athena(sum(part.stored for side in (source, other) for part in side.parts))
-        return FileComparison(comparison, estimated, cost.spent(requests, read=read), joined, folder, tuple(notes))
+        spent = cost.spent(requests, read=read)
+        scope = "" if wish.within is None else f"Only the files directly in /{wish.within.strip('/')} were compared."
+        return FileComparison(comparison, estimated, spent, joined, folder, tuple(notes), scope)
 
     def _sides(
         self, wish: Wish, seen: Mapping[str, Path], told: Told, said: Callable[[str], None]

@@ -69,6 +69,29 @@ def test_the_result_can_be_had_for_machines(compare: Compare) -> None:
     assert found["tables"][0]["differences"][0]["target"] == {"id": "5", "total": "5.0"}
 
 
+def test_tables_that_dms_keeps_for_itself_are_left_out_unless_they_are_named(
+    compare: Compare, sides: list[Database]
+) -> None:
+    with sides[1].session(read_only=False) as session:
+        session.execute("create table awsdms_status (n int primary key)")
+    try:
+        code, said, aside = compare("--exclude", "%orders")
+        assert (code, "awsdms" in said, "Left out, as DMS's own: public.awsdms_status." in aside) == (0, False, True)
+        assert compare("public.awsdms_status")[0] == 1
+    finally:
+        with sides[1].session(read_only=False) as session:
+            session.execute("drop table awsdms_status")
+
+
+def test_a_side_of_an_environment_that_is_none_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["runbook", "compare-tables", "lab:src", "lab:target"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, "lab:source or lab:target" in capsys.readouterr().err) == (2, True)
+
+
 def test_columns_can_be_left_out(compare: Compare) -> None:
     assert compare("public.orders", "--column", "public.orders=id")[0] == 0
 
@@ -78,7 +101,7 @@ def test_columns_can_be_left_out(compare: Compare) -> None:
     [
         (["public.ordres"], 3, "Did you mean public.orders?"),
         (["--method", "sha"], 2, "md5 or native"),
-        (["--column", "public.orders"], 2, "write name=value"),
+        (["--column", "public.orders"], 2, "write schema.table=name,name"),
         (["--rounds", "-1"], 2, "greater than or equal to 0"),
     ],
 )
@@ -91,7 +114,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 
 def test_a_folder_as_checkpoint_is_an_error_in_a_sentence(compare: Compare, tmp_path: Path) -> None:
     code, out, err = compare("public.same", "--checkpoint", str(tmp_path))
-    assert (code, "cannot be read: Is a directory" in out + err) == (3, True), out + err
+    assert (code, "cannot be used: Is a directory" in out + err) == (3, True), out + err
 
 
 def test_a_bug_ends_with_4_and_not_as_a_difference_would(

@@ -140,3 +140,21 @@ def test_who_where_hashes_calls_and_maskings_are_there(tmp_path: Path) -> None:
     for said in ("mary on bridge", "123456789012", "eu-central-1", "11111111-2222", "JSON web token"):
         assert said in html, said
     assert all(one["digest"]["sha256"] in html for one in subjects if one["name"] != REPORT)
+
+
+def test_sql_that_changed_a_database_and_comparisons_of_the_command_line_are_there(tmp_path: Path) -> None:
+    folder = synthetic(tmp_path)
+    record = folder.events.bind(notebook="03_inspect")
+    sides = {"source": {"label": "the NFS server"}, "other": {"label": "the bucket"}}
+    record("note", key="files compared", value={"ok": False, "level": "size", "reason": "1 size <b>", **sides})
+    record("sql", database="postgresql://mary@db/shop", statement="create index <x> on t (n)", changes=True)
+    record("sql", database="postgresql://mary@db/shop", statement="select 1", changes=False)
+    page = (seal(folder) / REPORT).read_text()
+    texts = Page(page).texts
+    assert "files compared, level size" in texts and "1 size <b>" in texts and "Nothing failed." not in page
+    assert "1 statement, in order" in texts and "create index <x> on t (n)" in texts and "select 1" not in texts
+
+
+def test_where_nothing_was_checked_nothing_is_called_good(tmp_path: Path) -> None:
+    page = (seal(synthetic(tmp_path, notebooks={"01_look": []}, mode="interactive")) / REPORT).read_text()
+    assert "Nothing was checked" in page and "Nothing failed" not in page

@@ -226,6 +226,8 @@ def test_the_newest_open_run_is_the_one_to_seal(tmp_path: Path) -> None:
     assert find("20260102", tmp_path) == newer.path
     with pytest.raises(EvidenceError, match="could be"):
         find("2026", tmp_path)
+    with pytest.raises(EvidenceError, match=r"there is no folder .*typo"):
+        find(str(tmp_path / "typo"), tmp_path)
 
 
 def test_a_runner_that_was_killed_is_sealed_as_killed(tmp_path: Path) -> None:

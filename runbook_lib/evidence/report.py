@@ -22,6 +22,7 @@ from .record import Cell, Notebook, Record, text
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 PNG = b"\x89PNG\r\n\x1a\n"
 CALL = ("at", "notebook", "service", "operation", "region", "status", "error", "request_id")  # what is said of a call
+SQL = ("at", "notebook", "database", "statement")  # and of a statement that changed something
 LONGEST = 60  # lines of an output that the report shows; the notebook has all of them
 
 
@@ -61,13 +62,21 @@ def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
     page.filters["parts"] = parts
     checks = [(notebook, check) for notebook in run["notebooks"] for check in _checks(record, notebook)]
     asked = [check for _, check in checks if check["verdict"] != "NOT ASKED"]
+    compared = [
+        (event["at"], event["notebook"], event["value"])
+        for event in record.of_kind("note") if event.get("key") == "files compared"
+    ]  # fmt: skip
     return page.get_template("report.html").render(
         run=run,
         passed=run["verdict"] == PASSED,
         held=sum(check["verdict"] == "PASS" for check in asked),
         asked=len(asked),
         checks=checks,
-        failures=list(_failures(run, checks)),
+        failures=list(_failures(run, checks, compared)),
+        compared=compared,
+        statements=[
+            {name: event.get(name) or "" for name in SQL} for event in record.of_kind("sql") if event["changes"]
+        ],
         bars=_bars(run["notebooks"]),
         plan=_plan(path),
         signatures=signoff.signatures(path, "plan.json"),
@@ -113,11 +122,17 @@ def _checks(record: Record, notebook: dict[str, Any]) -> Iterator[dict[str, Any]
         yield {**check, "reason": reasons.get(check["name"], ""), "link": link}
 
 
-def _failures(run: dict[str, Any], checks: list[tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[tuple[str, str]]:
-    """What failed and why: checks first, then notebooks that ended for another reason."""
+def _failures(
+    run: dict[str, Any], checks: list[tuple[dict[str, Any], dict[str, Any]]], compared: list[tuple[str, str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """What failed and why: checks, then what no check was asked of, then notebooks that ended for another reason."""
+    failed = {notebook["name"] for notebook, check in checks if check["verdict"] == "FAIL"}
     for notebook, check in checks:
         if check["verdict"] == "FAIL":
             yield f"{notebook['name']}: {check['name']}", check["reason"]
+    for _, name, found in compared:
+        if not found["ok"] and name not in failed:
+            yield f"files compared, level {found['level']}", found["reason"]
     for notebook in run["notebooks"]:
         if notebook["status"] not in (PASSED, SKIPPED, "check failed", "not run"):
             yield f"{notebook['name']}: {notebook['status']}", notebook["error"] or "the record has no word about why"

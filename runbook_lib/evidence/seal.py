@@ -208,6 +208,8 @@ def find(name: str, outputs: Path) -> Path:
     given = Path(name).expanduser()
     if given.is_dir() and (os.sep in name or not (outputs / name).is_dir()):
         return given
+    if os.sep in name:
+        raise EvidenceError(f"there is no folder {name}: `runbook runs` lists the runs.")
     fitting = [path for path in sorted(outputs.glob(f"{name}*")) if path.is_dir()] if name else []
     if len(fitting) != 1:
         several = f"could be {', '.join(path.name for path in fitting[:5])}" if fitting else "matches no run"

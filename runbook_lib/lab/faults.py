@@ -157,9 +157,10 @@ _ALL = (
     Fault(
         "object-altered",
         "An object in the bucket is one byte longer than what DataSync wrote; its metadata is the same. 02 would find "
-        "that it differs and copy the file again, all green; what reads the share meanwhile gets the wrong content.",
-        "05: Every file in scope has the same content on both sides",
-        "runbook lab reset --at 04, plant it again, runbook run 04, runbook run 05 -p scope=everything",
+        "that it differs and copy the file again, all green; what reads the share meanwhile gets the wrong content. "
+        "03 finds it too, in the bucket.",
+        "05: Every file of the NFS server is on the share",
+        "runbook lab reset --at 04, plant it again, runbook run 04 05",
         "Run 02 once more, it copies the file again, then 04; or `runbook lab mend object-altered`, then 04.",
         takes_path=True,
         default_path="images/00002.jpg",
