@@ -208,7 +208,8 @@ def verify(
     console.print(f"[{colour}]{escape(seen.sentence)}[/]", soft_wrap=True)
     if seen.run is not None:
         named, verdict, operator = (seen.run[name] for name in ("run", "verdict", "operator"))
-        console.print(f"Run {plain(named)}: {_coloured(verdict)}, by {plain(operator)}")
+        claims = "says of itself: " if seen.state == "broken" else ""
+        console.print(f"Run {plain(named)}{' ' if claims else ': '}{claims}{_coloured(verdict)}, by {plain(operator)}")
         console.print(f"Signed by the key {seen.run['signer']['fingerprint']}", soft_wrap=True)
     for fault in seen.faults:
         console.print(f"  [red]FAULT[/]  {escape(fault)}", soft_wrap=True)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from runbook_lib import redaction
+from runbook_lib.errors import EvidenceError
 from runbook_lib.evidence import keys, sealed_files, signoff
 from runbook_lib.evidence.approval import PLAN_TYPE, terms
 from runbook_lib.evidence.files import ENVELOPE, PLAN, REVERIFIED, RUN, as_json, entries, sha256
@@ -120,7 +121,7 @@ def test_an_empty_directory_is_found(real: tuple[Path, str], copy: Path) -> None
 def test_a_record_under_another_name_is_found_and_its_own_name_is_said(real: tuple[Path, str], copy: Path) -> None:
     other = copy.rename(copy.with_name("20300101T000000Z-abcdef"))
     assert f"it is the record of run {real[0].name}" in faults(verify(other, real[1]))
-    assert f"Run {real[0].name}" in command("verify", str(other))[1]
+    assert f"Run {real[0].name} says of itself: passed" in command("verify", str(other))[1]
 
 
 @pytest.mark.parametrize(
@@ -610,8 +611,19 @@ def test_what_the_plan_says_of_approvals_is_not_believed(tmp_path: Path, key: st
 
 
 def test_an_unsealed_folder_is_called_unsealed(tmp_path: Path) -> None:
-    found = verify(synthetic(tmp_path).path)
+    found = verify(folder := synthetic(tmp_path).path)
     assert (found.state, found.exit_code) == ("unsealed", 11)
+    assert "still open" in faults(found)
+    (folder / MARK).unlink()
+    assert "are gone" in faults(verify(folder))
+    assert "not the folder of a run" in faults(verify(tmp_path))
+
+
+def test_a_signer_that_is_no_fingerprint_is_said_and_breaks_nothing(tmp_path: Path, key: str) -> None:
+    path = seal(synthetic(tmp_path))
+    with pytest.raises(EvidenceError, match="64 hexadecimal digits"):
+        verify(path, "deadbeef")
+    assert verify(path, f"SHA256:{key.upper()}").state == "intact"
 
 
 def test_the_command_speaks_plainly_and_to_machines(real: tuple[Path, str], copy: Path) -> None:

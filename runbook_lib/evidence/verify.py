@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from .seal import RUN_TYPE, told
 
 State = Literal["intact", "unconfirmed", "unsealed", "broken"]
 EXIT_CODES: dict[State, int] = {"intact": 0, "unconfirmed": 10, "unsealed": 11, "broken": 12}
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 SENTENCES: dict[State, str] = {
     "intact": "INTACT: nothing was touched since it was sealed, by the key you trust.",
     "unconfirmed": "INTACT, signed by an unconfirmed key: compare the fingerprint with one you got elsewhere, "
@@ -74,10 +76,13 @@ class Verification:
 def verify(folder: Path, signer: str | None = None) -> Verification:
     """Judge a run folder; `signer` is the fingerprint of the key that is trusted."""
     name = folder.resolve().name
+    trusted = signer.lower().removeprefix("sha256:") if signer else None
     if not folder.is_dir():
         raise EvidenceError(f"there is no run folder {folder}")
+    if trusted and not FINGERPRINT.fullmatch(trusted):
+        raise EvidenceError(f"{signer!r} is no fingerprint of a key: that has 64 hexadecimal digits.")
     if not (folder / ENVELOPE).exists() and not (folder / RUN).exists():
-        return Verification(name, "unsealed", (), (), None)
+        return Verification(name, "unsealed", (printable(_without_seal(folder, name)),), (), None)
     unfinished = printable(f"sealing it did not come to its end: `runbook seal {name}` finishes it")
     try:
         statement, fingerprint = _statement(folder)
@@ -98,13 +103,21 @@ def verify(folder: Path, signer: str | None = None) -> Verification:
         faults += _listed(lambda: _approved(folder, run), "its approval")
         faults += _listed(lambda: sealed_files.secrets(folder), "a file")
     if run["run"] != name:
-        faults.insert(0, f"it is the record of run {run['run']}, and its folder is called {name}")
-    trusted = signer.lower().removeprefix("sha256:") if signer else None
+        faults.insert(0, f"it is the record of run {run['run']}, and its folder is called {name}: rename it back")
     if trusted and fingerprint != trusted:
         faults.insert(0, f"it is signed by the key {fingerprint}, not by {signer}")
     state: State = "broken" if faults else "intact" if trusted else "unconfirmed"
     remarks = tuple(printable(one) for one in [*_remarks(run), *_strangers(signatures, trusted), *lost])
     return Verification(name, state, tuple(printable(one) for one in faults), remarks, run, tuple(signatures))
+
+
+def _without_seal(folder: Path, name: str) -> str:
+    """Why a folder has no seal, and what to do."""
+    if (folder / MARK).exists():
+        return f"it is still open: `runbook seal {name}` closes it when nothing runs in it any more"
+    if (folder / "events.jsonl").exists():
+        return f"{RUN} and {ENVELOPE} are gone, and only they prove something: take the whole folder from a copy of it"
+    return "it is not the folder of a run: `runbook runs` lists those"
 
 
 def _listed(look: Callable[[], Iterable[str]], what: str) -> list[str]:
