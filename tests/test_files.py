@@ -25,6 +25,7 @@ from runbook_lib import Runbook, files_cli
 from runbook_lib.asked import DONE
 from runbook_lib.errors import AwsError, CommandFailed, InventoryError, SettingsError
 from runbook_lib.files import FileComparison
+from runbook_lib.inventory import cost
 from runbook_lib.inventory.cost import listing
 from runbook_lib.inventory.progress import Progress
 from runbook_lib.settings import PACKAGE_ROOT
@@ -487,3 +488,9 @@ def test_below_a_mount_that_has_gone_nothing_is_settled(rb: Runbook, lab: Throwa
         if aside.exists():
             top.rmdir()
             aside.rename(top)
+
+
+def test_a_cost_is_written_without_powers_of_ten() -> None:
+    said = cost.spent({"LIST": 2}, read=67_000).sentence()
+    assert "Data out of AWS to the internet: less than 0.001 GiB" in said and "e-" not in said
+    assert cost.plural_of(0.5, "GiB") == "0.5 GiB"

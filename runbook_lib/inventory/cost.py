@@ -10,6 +10,7 @@ from ..display import plural
 GIB, TIB = 1024**3, 1024**4
 SEEN = "2026-11-21"  # when these were written down; the pages themselves have the last word
 LIST_PAGE, MILLION = 1000, 1_000_000  # keys
+LEAST = 0.001  # of a GiB that is written out
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,11 @@ def dollars(usd: float, about: str = "about ") -> str:
 
 
 def plural_of(count: float, unit: str) -> str:
-    """'1 request', '1,200 requests', '0.5 GiB'."""
+    """'1 request', '1,200 requests', '0.5 GiB', 'less than 0.001 GiB'."""
     if unit == "request":
         return plural(round(count), unit)
+    if count < LEAST:
+        return f"less than {LEAST} {unit}"
     return f"{count:,.0f} {unit}" if count >= 100 else f"{count:,.3g} {unit}"
 
 
