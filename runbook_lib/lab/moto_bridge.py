@@ -10,7 +10,6 @@ import copy
 import io
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -57,12 +56,13 @@ class Moto:
 
     def _load(self) -> None:
         try:
-            os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "1"  # read by moto at import
             from moto import backends
-            from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+            from moto.moto_server import werkzeug_app
 
+            # Not by moto's environment variable: that is read once, when whoever was first imported moto.
+            vars(werkzeug_app)["DISABLE_GLOBAL_CORS"] = True
             self._backends = backends
-            self._application = DomainDispatcherApplication(create_backend_app)
+            self._application = werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app)
             self._populate()
         except BaseException as error:
             self._fault = error
