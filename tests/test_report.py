@@ -147,6 +147,8 @@ def test_sql_that_changed_a_database_and_comparisons_of_the_command_line_are_the
     record = folder.events.bind(notebook="03_inspect")
     sides = {"source": {"label": "the NFS server"}, "other": {"label": "the bucket"}}
     record("note", key="files compared", value={"ok": False, "level": "size", "reason": "1 size <b>", **sides})
+    record("note", key="files compared", value="by hand")
+    record("sql", database="postgresql://mary@db/shop", statement="select 2")
     record("sql", database="postgresql://mary@db/shop", statement="create index <x> on t (n)", changes=True)
     record("sql", database="postgresql://mary@db/shop", statement="select 1", changes=False)
     page = (seal(folder) / REPORT).read_text()

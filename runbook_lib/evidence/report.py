@@ -62,9 +62,9 @@ def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
     page.filters["parts"] = parts
     checks = [(notebook, check) for notebook in run["notebooks"] for check in _checks(record, notebook)]
     asked = [check for _, check in checks if check["verdict"] != "NOT ASKED"]
-    compared = [
-        (event["at"], event["notebook"], event["value"])
-        for event in record.of_kind("note") if event.get("key") == "files compared"
+    compared = [  # anybody may have written a note by that name
+        (event["at"], event.get("notebook") or "", event["value"])
+        for event in record.of_kind("note") if event.get("key") == "files compared" and _comparison(event.get("value"))
     ]  # fmt: skip
     return page.get_template("report.html").render(
         run=run,
@@ -75,7 +75,7 @@ def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
         failures=list(_failures(run, checks, compared)),
         compared=compared,
         statements=[
-            {name: event.get(name) or "" for name in SQL} for event in record.of_kind("sql") if event["changes"]
+            {name: event.get(name) or "" for name in SQL} for event in record.of_kind("sql") if event.get("changes")
         ],
         bars=_bars(run["notebooks"]),
         plan=_plan(path),
@@ -120,6 +120,11 @@ def _checks(record: Record, notebook: dict[str, Any]) -> Iterator[dict[str, Any]
     for check in notebook["checks"]:
         link = f"{address(notebook['name'])}.ipynb#cell-id={cells[check['name']]}" if check["name"] in cells else ""
         yield {**check, "reason": reasons.get(check["name"], ""), "link": link}
+
+
+def _comparison(value: Any) -> bool:
+    """Whether a note's value is what a comparison of files says of itself."""
+    return isinstance(value, dict) and {"ok", "level", "reason", "source", "other"} <= value.keys()
 
 
 def _failures(
