@@ -72,6 +72,26 @@ def test_equal_tables_are_the_same_and_it_is_a_finding(make: Make) -> None:
     assert repr(found).startswith("The rows are the same. 100 rows in 1 table are the same, by md5 of every row's")
 
 
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [("delete from shop.orders where id < 4", "limit 2"), ("update shop.orders set total = 7 where id = 5", "limit 0")],
+)
+def test_rows_that_are_not_what_was_counted_are_an_error(
+    make: Make, monkeypatch: pytest.MonkeyPatch, change: str, lost: str
+) -> None:
+    rows = PostgreSQL.rows
+
+    def as_a_broken_index_finds_them(self: PostgreSQL, *asked: Any) -> Statement:
+        found = rows(self, *asked)
+        return replace(found, sql=f"{found.sql} {lost}")
+
+    sides = make(ORDERS.format(100), then=change)
+    assert compare(sides).compared[0].differing
+    monkeypatch.setattr(PostgreSQL, "rows", as_a_broken_index_finds_them)
+    with pytest.raises(DatabaseError, match=r"shop\.orders: counted in groups.*nothing true can be said.*amcheck"):
+        compare(sides)
+
+
 def test_each_kind_of_difference_is_told_with_its_values(make: Make) -> None:
     sides = make(ORDERS.format(1000), then="""
         update shop.orders set total = 7, note = 'x' where id = 500;

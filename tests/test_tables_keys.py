@@ -13,7 +13,11 @@ from runbook_lib.lab import postgres
 from runbook_lib.tables.result import TableResult
 from tests.servers import in_postgresql, postgresql
 
-SETUP = "create type mood as enum ('happy', 'sad', ''); create domain code as varchar(3); "
+SETUP = (
+    "create type mood as enum ('happy', 'sad', ''); create domain code as varchar(3); "
+    "create type feeling as enum ('angry', 'happy'); create domain mood_of_one as mood; "
+    "create domain small as float8 check (value < 2); "
+)
 KEYS = {
     "int8": ["-9223372036854775808", "9223372036854775807", "0"],
     "int2": ["-32768", "32767"],
@@ -64,6 +68,14 @@ WIDER = {
     "a wide integer": ("bigint", ["1", "40000", "9000000000"], "smallint", ["1"]),
     "a narrow integer": ("smallint", ["1", "2"], "bigint", ["1", "9000000000"]),
     "a number beside an integer": ("numeric", ["1", "2.5", "'NaN'"], "integer", ["1"]),
+    "a scale beside an integer": ("numeric(12,2)", ["1", "2.5"], "bigint", ["1", "3"]),
+    "an integer beside a scale": ("bigint", ["1", "2"], "numeric(12,2)", ["1", "2.5"]),
+    "an enum that lacks a label": ("mood", ["'happy'", "'sad'"], "feeling", ["'happy'"]),
+    "an enum with another label": ("feeling", ["'happy'", "'angry'"], "mood", ["'happy'"]),
+    "an array of an enum that lacks a label": ("mood[]", ["'{happy}'", "'{proud}'"], "mood[]", ["'{happy}'"]),
+    "more bits": ("bit varying(5)", ["B'101'", "B'10101'"], "bit varying(3)", ["B'101'"]),
+    "a domain that forbids it": ("float8", ["1.5", "2.5"], "small", ["1.5"]),
+    "text beside an enum": ("text", ["'happy'", "'hungry'"], "mood_of_one", ["'happy'"]),
     "an integer beside a number": ("integer", ["1", "2"], "numeric", ["1", "2.5", "'Infinity'"]),
 }  # fmt: skip
 CASES = [(kind, number) for kind, values in KEYS.items() for number in range(len(values))]
@@ -117,8 +129,13 @@ def test_keys_that_the_other_side_cannot_hold_are_told_and_no_error(
 ) -> None:
     kind, values, other, others = WIDER[what]
     script = "create table t (k {} primary key, w text); insert into t values {}"
+    setups = (SETUP.replace("'sad'", "'sad', 'proud'"), SETUP)
     source, target = (
-        in_postgresql(server, f"{what} {method} {side}", script.format(type_, ", ".join(f"({k}, 'a')" for k in keys)))
+        in_postgresql(
+            server,
+            f"{what} {method} {side}",
+            setups[side] + script.format(type_, ", ".join(f"({k}, 'a')" for k in keys)),
+        )
         for side, (type_, keys) in enumerate(((kind, values), (other, others)))
     )
     options = tables.Options(method=method, rounds=1, pause=0)

@@ -101,6 +101,15 @@ UNLIKE = {
     "minus zero in a point": ("point", "'(0,-0)'", "'(0,0)'"),
     "NULL in a record of many": ("public.mood[]", "'{happy,NULL}'", "'{happy}'"),
 }
+# Not the same, and of two types: type and value at the source, at the target.
+UNLIKE_TYPES = {
+    "a fraction and an integer": ("numeric(12,2)", "2.50", "bigint", "2"),
+    "an integer and a fraction": ("int", "0", "numeric", "0.004"),
+    "an integer and its negative": ("int", "3", "numeric(12,2)", "-3"),
+    "json with what jsonb cannot hold": ("json", """E'{"a":"\\\\u0000"}'""", "jsonb", """'{"a":""}'"""),
+    "json with half a surrogate": ("json", """E'{"a":"\\\\ud800"}'""", "jsonb", """'{"a":"?"}'"""),
+}
+TOLD = {**{what: (kind, one, kind, other) for what, (kind, one, other) in UNLIKE.items()}, **UNLIKE_TYPES}
 # The same although the types are not: type and value at the source, at the target.
 ALIKE = {
     "widths of integers": ("int", "5", "bigint", "5"),
@@ -114,6 +123,11 @@ ALIKE = {
         "uuid", "'6F9619FF-8B86-D011-B42D-00CF4FC964FF'", "text", "'6f9619ff-8b86-d011-b42d-00cf4fc964ff'",
     ),
     "a boolean made a number": ("boolean", "true", "smallint", "1"),
+    "json that only looks like what jsonb cannot hold": (
+        "json", """E'{"a":"\\\\\\\\u0000"}'""", "jsonb", """E'{"a":"\\\\\\\\u0000"}'""",
+    ),
+    "a scale beside an integer": ("numeric(12,2)", "100", "bigint", "100"),
+    "an integer beside a scale": ("int", "-7", "numeric(12,3)", "-7"),
     "a number widened": ("bigint", "12", "numeric", "12"),
     "widths of floats": ("float4", "'1.1'", "float8", "1.1"),
     "a moment without zone": (
@@ -144,7 +158,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server
 def sides(server: postgres.Server) -> tuple[Database, Database]:
     """Two databases with a table for each pair of values, with a key and without."""
     scripts = [SETUP, SETUP.replace("'happy', 'sad', ''", "'', 'sad', 'happy'")]
-    pairs = [(kind, one, kind, other) for kind, one, other in UNLIKE.values()] + list(ALIKE.values())
+    pairs = [*TOLD.values(), *ALIKE.values()]
     for number, (kind, one, other_kind, other) in enumerate(pairs):
         for side, (type_, value) in enumerate(((kind, one), (other_kind, other))):
             for key, column in (("key", "id int primary key"), ("none", "id int")):
@@ -166,24 +180,24 @@ def compared(request: pytest.FixtureRequest, sides: tuple[Database, Database]) -
     return {table.name: table for table in found.compared}
 
 
-@pytest.mark.parametrize("what", UNLIKE)
+@pytest.mark.parametrize("what", TOLD)
 def test_what_is_not_the_same_is_told_with_its_values(compared: dict[str, TableResult], what: str) -> None:
-    number = list(UNLIKE).index(what)
+    number = list(TOLD).index(what)
     found = compared[f"shop.key{number}"]
     assert (found.ok, found.different, found.missing, found.extra) == (False, 1, 0, 0)
     (difference,) = found.differences
     assert (difference.key, difference.columns) == ({"id": "1"}, ("v",))
 
 
-@pytest.mark.parametrize("what", UNLIKE)
+@pytest.mark.parametrize("what", TOLD)
 def test_what_is_not_the_same_is_told_without_a_key(compared: dict[str, TableResult], what: str) -> None:
-    found = compared[f"shop.none{list(UNLIKE).index(what)}"]
+    found = compared[f"shop.none{list(TOLD).index(what)}"]
     assert (found.ok, found.different, found.missing, found.extra) == (False, 0, 1, 1)
 
 
 @pytest.mark.parametrize("what", ALIKE)
 def test_what_is_the_same_is_not_reported(compared: dict[str, TableResult], what: str) -> None:
-    number = len(UNLIKE) + list(ALIKE).index(what)
+    number = len(TOLD) + list(ALIKE).index(what)
     for table in (f"shop.key{number}", f"shop.none{number}"):
         assert compared[table].ok, compared[table]
         assert compared[table].source_rows == 2

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal[
-    "integer", "numeric", "float", "boolean", "text", "bytes", "date", "time", "timestamp", "timestamptz", "uuid",
-    "json", "json text", "other",
+    "integer", "numeric", "number", "float", "boolean", "text", "bytes", "date", "time", "timestamp", "timestamptz",
+    "uuid", "json", "json text", "other",
 ]  # fmt: skip
 FREE: frozenset[Kind] = frozenset({"text", "bytes", "json text", "other"})  # may be empty, may hold any character
 
@@ -26,9 +26,11 @@ class Column:
     kind: Kind | None
     nullable: bool = True
     base: str = ""  # the type below domains, without length and scale
+    bare: str = ""  # PostgreSQL: the same as SQL has it, whatever the search path
     bytewise: bool = True  # text: ordered by its bytes without being told to
     ordered: bool = False  # every server orders its values alike: a key that can be split into ranges
     charset: str = ""  # MySQL: of a text
+    labels: tuple[str, ...] | None = None  # of an enum: what it can hold
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ SETTINGS = (
 # Every text of these becomes another in UTF-8. Of others some do not come back as they were: they are told in hex.
 WHOLE = frozenset({"utf8mb4", "utf8mb3", "utf8", "latin1"})
 DATE = re.compile("[0-9]{4}-")
+NUMBERS = ("integer", "number", "numeric", "boolean")
 NUMBER = re.compile("-?[0-9]+([.][0-9]+)?")
 SEP = f"char({SEPARATOR} using utf8mb4)"
 
@@ -113,7 +114,7 @@ class MySQL:
         """Whether a key's column can hold a value with this canonical text."""
         if part.column.base in ("date", "datetime", "timestamp"):
             return DATE.match(text) is not None and not text.endswith("BC")
-        return part.kind not in ("integer", "numeric", "boolean") or NUMBER.fullmatch(text) is not None
+        return part.kind not in NUMBERS or NUMBER.fullmatch(text) is not None
 
     def keyless(self, view: View) -> Statement:
         """How many rows lack a part of their key."""
@@ -180,7 +181,7 @@ def _bound(part: Field, value: str) -> tuple[str, Any]:
         return f"cast(%s as {kind})", value.removesuffix("+00")
     if base in ("float", "double"):
         return "%s", float(value)
-    return "%s", Decimal(value) if part.kind in ("integer", "numeric", "boolean") else value
+    return "%s", Decimal(value) if part.kind in NUMBERS else value
 
 
 def _within(view: View, span: Span) -> tuple[str, tuple[Any, ...]]:
@@ -283,7 +284,7 @@ def _cast(part: Field, common: Common) -> str:
             return f"lower(hex({own}))"
         case "float":
             return portable.mysql_float(own)
-        case "numeric" if common.portable and column.base == "decimal":
+        case "number" | "numeric" if (common.portable or part.kind == "number") and column.base == "decimal":
             return _trimmed(f"cast({_plain(part)} as char)", "," in column.type and not column.type.endswith(",0)"))
         case "timestamp" | "timestamptz" | "time":
             zone = f", '{'+00' if part.kind == 'timestamptz' else ''}'"

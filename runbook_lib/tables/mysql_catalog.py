@@ -59,7 +59,10 @@ def describe(session: Any, *, mariadb: bool) -> list[Table]:
                 kind = "json"
             if shown == "bit(1)":
                 kind = "boolean"
-            column = Column(name, shown, kind, bool(nullable), base, kind != "text", base in ORDERED, charset)
+            column = Column(
+                name, shown, kind, bool(nullable), base, bytewise=kind != "text", ordered=base in ORDERED,
+                charset=charset,
+            )  # fmt: skip
             columns[schema, table].append(column)
         cursor.execute(KEYS)
         keys: dict[tuple[str, str], tuple[str, ...]] = {}

@@ -14,7 +14,7 @@ from .model import Column, Field, Kind, Pair, Table, View
 
 # Kinds that can be compared as another one.
 ALIKE: dict[frozenset[Kind], Kind] = {
-    frozenset({"integer", "numeric"}): "numeric",
+    frozenset({"integer", "numeric"}): "number",  # by value: integers have no scale
     frozenset({"integer", "boolean"}): "integer",
     frozenset({"uuid", "text"}): "text",
     frozenset({"json", "json text"}): "json",

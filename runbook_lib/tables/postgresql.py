@@ -89,9 +89,8 @@ class PostgreSQL:
         if not view.key:
             count = session.execute(f"select count(*) {part}", ()).fetchone()[0]
             return Sample([], round(count * 100 / percent))
-        keys, texts = (
-            ", ".join(f"{quoted(field.column.name)}{suffix}" for field in view.key) for suffix in ("", "::text")
-        )
+        keys = ", ".join(quoted(field.column.name) for field in view.key)
+        texts = ", ".join(map(_sampled, view.key))
         order = ", ".join(_ordered(field, "s.") for field in view.key)
         found = session.execute(f"select {texts} from (select {keys} {part}) s order by {order}", ()).fetchall()
         return Sample([tuple(row) for row in found], round(len(found) * 100 / percent))
@@ -135,6 +134,8 @@ class PostgreSQL:
 
     def holds(self, part: Field, text: str) -> bool:
         """Whether a key's column can hold a value with this canonical text."""
+        if part.column.labels is not None:
+            return text in part.column.labels
         if part.column.base in DATED:
             return _dated(text)
         form = FORMS.get(part.column.base)
@@ -160,8 +161,8 @@ class PostgreSQL:
         if here:
             asked = ", ".join(cast(part, common) for part in view.fields)
         texts = ", ".join(cast(part, common) for part in view.key)
-        own = ", ".join(f"t.{quoted(part.column.name)}" for part in view.key)
-        typed = ", ".join(_typed(part, f"w.k{number}") for number, part in enumerate(view.key))
+        own = ", ".join(map(_sought, view.key))
+        typed = ", ".join(_typed(part, f"w.k{number}", common) for number, part in enumerate(view.key))
         arrays, names = ", ".join(["%s::text[]"] * count), ", ".join(f"k{number}" for number in range(count))
         sql = (
             f"select {texts}, {asked} from {_name(view)} t "
@@ -194,27 +195,40 @@ def _name(view: View) -> str:
     return f"{quoted(view.schema)}.{quoted(view.name)}"
 
 
+def _sampled(part: Field) -> str:
+    """The text of a key that a range can begin with on both sides."""
+    own = quoted(part.column.name)
+    return f"trim_scale({own}::numeric)::text" if part.kind == "number" else f"{own}::text"
+
+
 def _ordered(part: Field, of: str = "t.") -> str:
     """A key's column in an order that is the same on every server."""
     own = of + quoted(part.column.name)
     return f'{own} collate "C"' if part.kind == "text" and not part.column.bytewise else own
 
 
-def _typed(part: Field, text: str) -> str:
-    """Canonical text as a value of the key's type."""
+def _sought(part: Field) -> str:
+    """A key's column as its bare type: a domain of an enum or of an array has no operators of its own."""
+    own = f"t.{quoted(part.column.name)}"
+    return f"{own}::{_type(part)}" if part.kind == "other" or part.column.labels is not None else own
+
+
+def _typed(part: Field, text: str, common: Common) -> str:
+    """Canonical text as a value of the key's type; NULL where it is none, if the server tells."""
     if part.kind == "bytes":
         return f"decode({text}, 'hex')"
-    way = "::int" if part.column.base == "bool" else ""
-    return f"({text}){way}::{_type(part)}"
+    kind = _type(part)
+    if part.column.base == "bool":
+        return f"({text})::int::{kind}"
+    if not common.asks or part.kind in ("text", "integer", "uuid"):
+        return f"({text})::{kind}"
+    name = kind.replace("'", "''")
+    return f"case when pg_input_is_valid({text}, '{name}') then ({text})::{kind} end"
 
 
 def _type(part: Field) -> str:
     """A key's type; without a length, to which the other side's key would be cut, and of integers the widest."""
-    if FORMS.get(part.column.base) is INTEGER:
-        return "int8"
-    if part.column.base == "bpchar":
-        return "bpchar"
-    return part.column.base if part.column.ordered else part.column.type
+    return "int8" if FORMS.get(part.column.base) is INTEGER else part.column.bare.replace("%", "%%")
 
 
 def _within(view: View, span: Span) -> tuple[str, tuple[Any, ...]]:

@@ -22,8 +22,11 @@ EXACT = frozenset({
 ORDERED = frozenset({
     "int2", "int4", "int8", "numeric", "date", "time", "timestamp", "timestamptz", "uuid", "bytea", "text", "varchar",
 })  # fmt: skip
-TYPES = "select t.oid, typname, typtype, typbasetype, case when typcategory = 'A' then typelem else 0 end, nspname"
-TYPES += " from pg_type t join pg_namespace n on n.oid = typnamespace where typtype in ('b', 'd', 'e', 'r', 'm')"
+TYPES = """
+select t.oid, typname, typtype, typbasetype, case when typcategory = 'A' then typelem else 0 end, nspname,
+       format_type(t.oid, -1)
+from pg_type t join pg_namespace n on n.oid = typnamespace where typtype in ('b', 'd', 'e', 'r', 'm')"""
+LABELS = "select enumtypid, array_agg(enumlabel::text order by enumsortorder) from pg_enum group by enumtypid"
 # NOT NULL that is not valid: attnotnull is set, and rows that were there before may hold NULL (PostgreSQL 18).
 UNPROVEN = """from pg_constraint v
        where v.conrelid = a.attrelid and v.contype = 'n' and not v.convalidated and v.conkey = array[a.attnum]"""
@@ -64,14 +67,19 @@ order by i.indrelid, not i.indisprimary, i.indnkeyatts, i.indexrelid"""
 def describe(session: Any) -> list[Table]:
     """Every table of the database's own schemas; partitions are part of their table."""
     types = {row[0]: row[1:] for row in session.execute(TYPES).fetchall()}
+    labels = {enum: tuple(found) for enum, found in session.execute(LABELS).fetchall()}
     columns: dict[int, dict[int, Column]] = defaultdict(dict)
     names = {}
     for relation, schema, table, foreign, number, name, shown, type_id, nullable, bytewise in session.execute(COLUMNS):
         names[relation] = schema, table, foreign
         if number is None:
             continue
-        base, kind = _kind(type_id, types)
-        columns[relation][number] = Column(name, shown, kind, nullable, base, bytewise, base in ORDERED)
+        own = _below_domains(type_id, types)
+        base, kind = _kind(own, types)
+        columns[relation][number] = Column(
+            name, shown, kind, nullable, base, types[own][-1] if own in types else "", bytewise, base in ORDERED,
+            labels=labels.get(own),
+        )  # fmt: skip
     keys: dict[int, tuple[str, ...]] = {}
     for relation, numbers, count in session.execute(KEYS):
         if relation in names:
@@ -82,19 +90,24 @@ def describe(session: Any) -> list[Table]:
     ]
 
 
+def _below_domains(type_id: int, types: dict[int, tuple[Any, ...]]) -> int:
+    """The type that domains were made of."""
+    while type_id in types and types[type_id][1] == "d":
+        type_id = types[type_id][2]
+    return type_id
+
+
 def _kind(type_id: int, types: dict[int, tuple[Any, ...]]) -> tuple[str, Kind | None]:
-    """The type below domains, and what it is compared as; None for what has no canonical text."""
+    """A type's name, and what it is compared as; None for what has no canonical text."""
     if type_id not in types:
         return "", None
-    name, sort, base, element, schema = types[type_id]
-    if sort == "d":
-        return _kind(base, types)
+    name, sort, _, element, schema, _ = types[type_id]
     if sort == "e":
         return name, "text"
     if sort in ("r", "m"):
         return name, "other" if schema == "pg_catalog" else None
     if element:
-        return name, "other" if _kind(element, types)[1] else None
+        return name, "other" if _kind(_below_domains(element, types), types)[1] else None
     if name in KINDS and (schema == "pg_catalog" or name == "citext"):
         return name, KINDS[name]
     return name, "other" if name in EXACT and schema == "pg_catalog" else None

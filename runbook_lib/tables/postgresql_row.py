@@ -26,7 +26,6 @@ SENT: dict[Kind, str] = {
 GROUP = 32  # fields written at once: a function takes 100 arguments at most
 ARGUMENTS = 99
 SEP = f"chr({SEPARATOR})"
-SAME = Common(portable=False, modern=True)
 
 
 def quoted(name: str) -> str:
@@ -56,9 +55,9 @@ def _written(fields: Sequence[Field], common: Common) -> str:
     texts = [part for part in fields if part.kind in FREE and part not in raw]
     measured = [*raw, *(texts[:-1] or texts)] if texts else raw
     terms = [f"case when {_own(part)} is null then '!{n}' end" for n, part in enumerate(fields) if part.column.nullable]
-    lengths = [f"octet_length({_own(part) if part in raw else utf8(_term(part), common)})" for part in measured]
+    lengths = [f"octet_length({_own(part) if part in raw else utf8(_term(part, common), common)})" for part in measured]
     terms += [f"coalesce({lengths[0]}, -1)", *lengths[1:]] if lengths else ["'.'"]
-    terms += [_term(part) for part in [*fixed, *texts]]
+    terms += [_term(part, common) for part in [*fixed, *texts]]
     joined = f"concat_ws({SEP}, {', '.join(terms)})"
     values = [f"coalesce({_send(part)}, '')" for part in sent] + [f"coalesce({_own(part)}, '')" for part in raw]
     whole = f"textsend({joined})" if common.utf8 else utf8(joined, common)
@@ -82,7 +81,7 @@ def _moment(part: Field) -> str:
     return f"{_own(part)}::timestamptz" if zoned else _own(part)
 
 
-def _term(part: Field) -> str:
+def _term(part: Field, common: Common) -> str:
     """A value for concat_ws: as it is where its text is what a cast makes of it, or as good."""
     base = part.column.base
     as_it_is = (
@@ -91,7 +90,7 @@ def _term(part: Field) -> str:
         or (part.kind == "json" and base == "jsonb")
         or part.kind == "boolean"
     )  # fmt: skip
-    return _own(part) if as_it_is else cast(part, SAME)
+    return _own(part) if as_it_is else cast(part, common)
 
 
 def text(fields: Sequence[Field], common: Common) -> str:
@@ -126,13 +125,23 @@ def cast(part: Field, common: Common) -> str:
             return f"{own}::int::text"
         case "bytes":
             return f"encode({own}, 'hex')"
-        case "json":
-            return f"{own}::text" if part.column.base == "jsonb" else f"{own}::jsonb::text"
+        case "json" if part.column.base != "jsonb":
+            return _as_jsonb(own, common)
+        case "number":
+            return f"trim_scale({own}::numeric)::text"
         case "numeric" if common.portable:
             return f"trim_scale({own}::numeric)::text"
         case "float" if common.portable:
             return portable.postgresql_float(own)
     return f"{own}::text"
+
+
+def _as_jsonb(own: str, common: Common) -> str:
+    """JSON as jsonb prints it; what jsonb cannot hold (\\u0000, half a surrogate) as it is: that is never the same."""
+    text = f"{own}::jsonb::text"
+    return (
+        f"case when pg_input_is_valid({own}::text, 'jsonb') then {text} else {own}::text end" if common.asks else text
+    )
 
 
 def native(fields: Sequence[Field], common: Common) -> str:
@@ -170,13 +179,15 @@ def _hash(part: Field, seed: int, common: Common) -> str:
             return f"case when {own} = 0 then {exact} else hashfloat8extended({own}::float8, {seed}) end"
         case "uuid":
             return f"uuid_hash_extended({own}::uuid, {seed})"
-        case "numeric" | "bytes" | "date" | "time" | "timestamp" | "timestamptz":
+        case "number" | "numeric" | "bytes" | "date" | "time" | "timestamp" | "timestamptz":
             return f"hashbyteaextended({_bytes(part)}, {seed})" if common.bytes_hashed else ""
-    return f'hashtextextended({cast(part, SAME)} collate "C", {seed})'  # other collations may take texts for equal
+    return f'hashtextextended({cast(part, common)} collate "C", {seed})'  # other collations may take texts for equal
 
 
 def _bytes(part: Field) -> str:
     """A value as bytes: 1.5 and 1.500 are equal and have one hash, and of moments it folds 64 bits to 32."""
+    if part.kind == "number":
+        return f"numeric_send(trim_scale({_own(part)}::numeric))"
     if part.kind == "numeric":
         return f"numeric_send({_own(part)}::numeric)"
     return f"{_own(part)}::bytea" if part.kind == "bytes" else _send(part)
