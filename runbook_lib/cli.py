@@ -189,7 +189,7 @@ def doctor(
         return
     from .runbook import Runbook
 
-    rb = Runbook.open(environment, notebook="00_start_here")
+    rb = Runbook.open(environment, notebook="00_start_here", command="runbook doctor")
     console.print(repr(rb))
     answers: list[Any] = []
     for question in (rb.agent_online, rb.task_available, rb.same_place, rb.server_reachable, rb.permitted):
@@ -226,19 +226,30 @@ def lab(context: typer.Context) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "runbook_lib.lab", *context.args])
 
 
-def _environment_database(environment: str, side: str) -> Database:
-    """The source or the target of an environment's DMS task."""
-    from .runbook import Runbook
+class _Databases:
+    """The databases of an environment's DMS task."""
 
-    migration = Runbook.open(environment, notebook="06_validate_dms").dms
-    return migration.source if side == "source" else migration.target
+    def __init__(self, environment: str) -> None:
+        from .runbook import Runbook
+
+        self._rb = Runbook.open(environment, notebook="06_validate_dms", command="runbook compare-tables")
+
+    def database(self, side: str) -> Database:
+        """The source or the target."""
+        return self._rb.dms.source if side == "source" else self._rb.dms.target
+
+    def keep(self, found: dict[str, Any]) -> None:
+        """A line of the run's record, which its report shows."""
+        self._rb.record("note", key="tables compared", value=found)
 
 
 def _environment_files(environment: str, wins: dict[str, Any], gentle: bool, confirm: str | None) -> Any:
     """The files of an environment, looked at as its file says, but for what wins."""
     from .runbook import Runbook
 
-    rb = Runbook.open(environment, notebook="03_inspect_transfer_stats", confirm=confirm)
+    rb = Runbook.open(
+        environment, notebook="03_inspect_transfer_stats", command="runbook compare-files", confirm=confirm
+    )
     return rb.files_as(**(rb.environment.inventory.gently() if gentle else {}), **wins)
 
 
@@ -257,7 +268,7 @@ def _stored_secret(kind: str) -> Callable[[str], str]:
 
 evidence_cli.register(app)
 files_cli.register(app, _environment_files)
-compare_cli.register(app, _environment_database, {kind: _stored_secret(kind) for kind in ("secretsmanager", "ssm")})
+compare_cli.register(app, _Databases, {kind: _stored_secret(kind) for kind in ("secretsmanager", "ssm")})
 
 
 def _refused(error: RunbookError, code: int) -> NoReturn:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -17,8 +17,18 @@ from . import tables
 from .databases import Database, from_url, secret
 from .errors import DatabaseError, SettingsError
 
-# `<environment>:source` or `:target` as a database, from the environment's file.
-Environments = Callable[[str, str], Database]
+
+class Environment(Protocol):
+    """An environment whose databases are compared."""
+
+    def database(self, side: str) -> Database:
+        """The `source` or the `target` of its DMS task."""
+
+    def keep(self, found: dict[str, Any]) -> None:
+        """Write what was found into the run's record."""
+
+
+Environments = Callable[[str], Environment]
 COLUMN = "schema.table=name,name"
 RENAME = "schema.table=schema.table or schema.table.column=column"
 PasswordHelp = "Where the password is: env:VARIABLE, secretsmanager:NAME or ssm:NAME; none: as libpq finds it."
@@ -61,8 +71,9 @@ def register(
         """Compare tables row by row inside the databases; changes nothing. Exit code 0 same, 1 not the same."""
         if method not in ("md5", "native"):
             raise SettingsError(f"--method {method!r}: md5 or native.")
+        known: dict[str, Environment] = {}
         sides = [
-            _database(given, password, environments, secrets or {})
+            _database(given, password, environments, known, secrets or {})
             for given, password in ((source, source_password), (target, target_password))
         ]
         pairs = tables.pairs(
@@ -78,6 +89,8 @@ def register(
         tables.refuse_itself(sides[0], sides[1], pairs)
         with _shown() as progress:
             result = tables.compare(sides[0], sides[1], pairs, options, progress)
+        for environment in known.values():
+            environment.keep({"source": str(sides[0]), "target": str(sides[1]), **result.counts()})
         print(json.dumps(result.body(), indent=2, ensure_ascii=False) if as_json else repr(result))
         raise typer.Exit(0 if result.ok else 1)
 
@@ -86,9 +99,10 @@ def _database(
     given: str,
     password: str | None,
     environments: Environments | None,
+    known: dict[str, Environment],
     secrets: Mapping[str, Callable[[str], str]],
 ) -> Database:
-    """A database from what was typed."""
+    """A database from what was typed; `known` are the environments that were opened for it, by name."""
     name, colon, side = given.partition(":")
     if environments is not None and colon and side not in ("source", "target") and not side.startswith("//"):
         raise SettingsError(
@@ -96,8 +110,10 @@ def _database(
             "postgresql://user@host:port/name or mysql://user@host:port/name."
         )
     try:
-        named = environments is not None and side in ("source", "target")
-        found = environments(name, side) if environments is not None and named else from_url(given)
+        if environments is not None and side in ("source", "target"):
+            found = known.setdefault(name, known.get(name) or environments(name)).database(side)
+        else:
+            found = from_url(given)
         return found if password is None else found.with_password(secret(password, secrets))
     except DatabaseError as error:
         raise SettingsError(str(error)) from error

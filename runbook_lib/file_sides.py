@@ -19,14 +19,14 @@ from .aws import heads, listing, stored_inventory
 from .aws.client import Session
 from .aws.executions import Task, TaskExecution
 from .digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
-from .errors import NotFound
+from .errors import NotFound, SettingsError
 from .filters import Filters
 from .inventory.progress import Look, Progress
 from .inventory.reading import MANIFEST
 from .inventory.recheck import Digest
 from .inventory.rules import Rules
 from .inventory.runs import conform
-from .inventory.schema import FILE
+from .inventory.schema import FILE, FOLDER
 from .inventory.store import Inventory, Writer
 from .inventory.underway import Underway
 from .scanning import Planned, Report
@@ -254,6 +254,24 @@ def stored_inventory_age(inventory: Inventory) -> list[str]:
         f"The bucket is as S3 Inventory had it at {inventory.ended:%Y-%m-%d %H:%M} UTC; what differed was looked at "
         "again now, what was the same was not."
     ]
+
+
+def require_folder(within: str, sides: Sequence[Inventory]) -> None:
+    """SettingsError when neither side has such a folder: that is a mistyped name, and nothing would be compared."""
+    name = within.strip("/")
+    if name and not any(_has_folder(side, name) for side in sides):
+        labels = " nor ".join(LABELS[side.side] for side in sides)
+        raise SettingsError(f"Neither {labels} has a folder /{name}: give its path from the top, as in images/2024.")
+
+
+def _has_folder(inventory: Inventory, name: str) -> bool:
+    """Whether there is a folder of that name, or anything in it; '0' comes after '/'."""
+    for batch in inventory.batches(["key", "kind"], name, f"{name}0"):
+        keys = batch.column("key")
+        folders = pa.compute.and_(pa.compute.equal(keys, name), pa.compute.equal(batch.column("kind"), FOLDER))
+        if pa.compute.any(pa.compute.or_(folders, pa.compute.starts_with(keys, f"{name}/"))).as_py():
+            return True
+    return False
 
 
 def directly_in(inventory: Inventory, within: str, folder: Path) -> Inventory:

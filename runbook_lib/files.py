@@ -16,7 +16,7 @@ from .asked import DONE, READ, Wish, asked, begun, placed
 from .at_once import at_once
 from .display import Plot, Shown, Table
 from .display import Progress as Line
-from .file_sides import LABELS, Against, FileSides, Origin, Told, directly_in, stored_inventory_age
+from .file_sides import LABELS, Against, FileSides, Origin, Told, directly_in, require_folder, stored_inventory_age
 from .inventory import cost
 from .inventory.merge import compare
 from .inventory.progress import Look
@@ -153,6 +153,7 @@ class Files:
         source, other, estimated = self._sides(wish, seen, told, said)
         notes += stored_inventory_age(other)
         if wish.within is not None:
+            require_folder(wish.within, (source, other))
             source, other = (directly_in(side, wish.within, folder / f"{side.side}-folder") for side in (source, other))
         drawn = sample(source, wish.take, wish.seed or 0, sides.filters) if wish.level == "sample" else None
         keys = None if drawn is None else drawn.keys

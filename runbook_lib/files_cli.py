@@ -19,6 +19,7 @@ from .settings import Level
 LEVELS = get_args(Level)
 AGAINST = ("bucket", "share", "report")
 SOURCES = ("scan", "report")
+MANY = 1_000_000  # files, from which another engine is worth a thought
 SELDOM = 30.0  # seconds between two lines of a log
 
 # environment, settings of its section `inventory` that win, gentle, the account confirmed -> rb.files
@@ -87,7 +88,8 @@ def register(app: typer.Typer, opened: Opened) -> None:
             raise typer.Exit(130) from None
         print(json.dumps(found.body(), indent=2, ensure_ascii=False) if as_json else repr(found))
         aside.print(f"Inventories and differences: {found.folder}", soft_wrap=True)
-        aside.print(found.elsewhere, soft_wrap=True)
+        if found.comparison.files >= MANY:
+            aside.print(found.elsewhere, soft_wrap=True)
         raise typer.Exit(0 if found.ok else 1)
 
 

@@ -50,6 +50,7 @@ class Runbook(Checking):
         self.environment = environment
         self.notebook = notebook
         confirm = passed.pop("confirm", None)
+        command = passed.pop("command", None)
         self._confirm = str(confirm).zfill(12) if confirm is not None else environment.confirm
         self.knobs = knobs(environment, notebook, passed)
         self.run = run
@@ -57,7 +58,7 @@ class Runbook(Checking):
         self._account_seen = False
         self._allowed = False
         record = run.events.bind(
-            notebook=notebook,
+            **({"command": command} if command else {"notebook": notebook}),
             environment=environment.environment,
             world=endpoint.world,
             endpoint=endpoint.url or "public AWS endpoints",
@@ -83,7 +84,8 @@ class Runbook(Checking):
     def open(cls, environment: str, *, notebook: str, **passed: Any) -> Runbook:
         """Read `parameters/<environment>.yaml`, start the lab if it is one, and join the open run.
 
-        Keywords that are not None win over the environment's knobs.
+        Keywords that are not None win over the environment's knobs. `command` is what a person typed where no notebook
+        is open: the record says that, and the knobs are those of `notebook`.
         """
         loaded = load_environment(environment)
         endpoint = endpoint_of(loaded)

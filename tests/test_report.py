@@ -148,12 +148,20 @@ def test_sql_that_changed_a_database_and_comparisons_of_the_command_line_are_the
     sides = {"source": {"label": "the NFS server"}, "other": {"label": "the bucket"}}
     record("note", key="files compared", value={"ok": False, "level": "size", "reason": "1 size <b>", **sides})
     record("note", key="files compared", value="by hand")
+    found = {"ok": False, "method": "md5", "reason": "shop.orders: 2 different.", "source": "a", "target": "b"}
+    record("note", key="tables compared", value=found)
+    record("note", key="tables compared", value={"ok": True})
     record("sql", database="postgresql://mary@db/shop", statement="select 2")
     record("sql", database="postgresql://mary@db/shop", statement="create index <x> on t (n)", changes=True)
     record("sql", database="postgresql://mary@db/shop", statement="select 1", changes=False)
     page = (seal(folder) / REPORT).read_text()
     texts = Page(page).texts
-    assert "files compared, level size" in texts and "1 size <b>" in texts and "Nothing failed." not in page
+    assert (
+        "compared: files, level size" in texts
+        and "compared: tables, by md5" in texts
+        and "1 size <b>" in texts
+        and "Nothing failed." not in page
+    )
     assert "1 statement, in order" in texts and "create index <x> on t (n)" in texts and "select 1" not in texts
 
 

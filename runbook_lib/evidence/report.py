@@ -8,7 +8,7 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +47,18 @@ class Shown:
     png: str  # base64, or ''
 
 
+@dataclass(frozen=True)
+class Compared:
+    """One comparison that is no check."""
+
+    at: str
+    notebook: str
+    what: str
+    sides: str
+    ok: bool
+    reason: str
+
+
 def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
     """The report of a run folder, from what its statement will say and from its events and notebooks."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -62,10 +74,7 @@ def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
     page.filters["parts"] = parts
     checks = [(notebook, check) for notebook in run["notebooks"] for check in _checks(record, notebook)]
     asked = [check for _, check in checks if check["verdict"] != "NOT ASKED"]
-    compared = [  # anybody may have written a note by that name
-        (event["at"], event.get("notebook") or "", event["value"])
-        for event in record.of_kind("note") if event.get("key") == "files compared" and _comparison(event.get("value"))
-    ]  # fmt: skip
+    compared = list(_comparisons(record))
     return page.get_template("report.html").render(
         run=run,
         passed=run["verdict"] == PASSED,
@@ -74,15 +83,11 @@ def report(path: Path, run: dict[str, Any], hashes: dict[str, str]) -> str:
         checks=checks,
         failures=list(_failures(run, checks, compared)),
         compared=compared,
-        statements=[
-            {name: event.get(name) or "" for name in SQL} for event in record.of_kind("sql") if event.get("changes")
-        ],
+        statements=[_fields(event, SQL) for event in record.of_kind("sql") if event.get("changes")],
         bars=_bars(run["notebooks"]),
         plan=_plan(path),
         signatures=signoff.signatures(path, "plan.json"),
-        changes=[
-            {name: call.get(name) or "" for name in CALL} for call in record.of_kind("aws-call") if call.get("changes")
-        ],
+        changes=[_fields(call, CALL) for call in record.of_kind("aws-call") if call.get("changes")],
         calls=sorted(record.calls().items()),
         outputs=[(name, list(_outputs(notebook))) for name, notebook in record.executed.items()],
         hashes=hashes,
@@ -122,22 +127,41 @@ def _checks(record: Record, notebook: dict[str, Any]) -> Iterator[dict[str, Any]
         yield {**check, "reason": reasons.get(check["name"], ""), "link": link}
 
 
-def _comparison(value: Any) -> bool:
-    """Whether a note's value is what a comparison of files says of itself."""
-    return isinstance(value, dict) and {"ok", "level", "reason", "source", "other"} <= value.keys()
+def _fields(event: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Some fields of an event, '' for what it has not; of what a command of the terminal did, the command."""
+    return {**{name: event.get(name) or "" for name in names}, "notebook": _whose(event)}
+
+
+def _whose(event: dict[str, Any]) -> str:
+    return str(event.get("notebook") or event.get("command") or "")
+
+
+def _comparisons(record: Record) -> Iterator[Compared]:
+    """What comparisons of files, and of tables from the command line, say of themselves in notes."""
+    for event in record.of_kind("note"):
+        value = event.get("value")
+        if not isinstance(value, dict):  # anybody may have written a note by that name
+            continue
+        at, notebook = event["at"], _whose(event)
+        match event.get("key"), value:
+            case "files compared", {"ok": ok, "level": level, "reason": reason, "source": one, "other": other}:
+                sides = ", ".join(str(side.get("label", "")) for side in (one, other) if isinstance(side, dict))
+                yield Compared(at, notebook, f"files, level {level}", sides, bool(ok), str(reason))
+            case "tables compared", {"ok": ok, "method": method, "reason": reason, "source": one, "target": other}:
+                yield Compared(at, notebook, f"tables, by {method}", f"{one}, {other}", bool(ok), str(reason))
 
 
 def _failures(
-    run: dict[str, Any], checks: list[tuple[dict[str, Any], dict[str, Any]]], compared: list[tuple[str, str, Any]]
+    run: dict[str, Any], checks: list[tuple[dict[str, Any], dict[str, Any]]], compared: list[Compared]
 ) -> Iterator[tuple[str, str]]:
     """What failed and why: checks, then what no check was asked of, then notebooks that ended for another reason."""
     failed = {notebook["name"] for notebook, check in checks if check["verdict"] == "FAIL"}
     for notebook, check in checks:
         if check["verdict"] == "FAIL":
             yield f"{notebook['name']}: {check['name']}", check["reason"]
-    for _, name, found in compared:
-        if not found["ok"] and name not in failed:
-            yield f"files compared, level {found['level']}", found["reason"]
+    for one in compared:
+        if not one.ok and one.notebook not in failed:
+            yield f"compared: {one.what}", one.reason
     for notebook in run["notebooks"]:
         if notebook["status"] not in (PASSED, SKIPPED, "check failed", "not run"):
             yield f"{notebook['name']}: {notebook['status']}", notebook["error"] or "the record has no word about why"

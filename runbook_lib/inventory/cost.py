@@ -10,6 +10,8 @@ from ..display import plural
 GIB, TIB = 1024**3, 1024**4
 SEEN = "2026-11-21"  # when these were written down; the pages themselves have the last word
 LIST_PAGE, MILLION = 1000, 1_000_000  # keys
+FIRST = 1  # the LIST that asks where the bucket is and whether we may
+OWN = 1  # the object in which DataSync keeps what it knows of the top folder
 LEAST = 0.001  # of a GiB that is written out
 
 
@@ -107,7 +109,7 @@ def estimate(
     the files. `listed`: by LIST, not by S3 Inventory. What may come to it is said apart: that KMS is asked, and that
     objects are read, which is the dearest by far.
     """
-    some = {"metadata": objects, "content": objects, "sample": min(sample, objects)}.get(level, 0)
+    some = {"metadata": objects + OWN, "content": objects + OWN, "sample": min(sample, objects)}.get(level, 0)
     read = some if level in ("content", "sample") else 0
     no = "no checksum" if computable else "no checksum that the application server can compute (it has no CRC64NVME)"
     where = f"S3 keeps {no}, so that objects are read"
@@ -116,7 +118,7 @@ def estimate(
         Item(OUT, size * read / max(objects, 1) / GIB, where),
         Item(KMS, some + 2 * read, "objects are encrypted with SSE-KMS without a bucket key"),
     )
-    sure = Item(LISTED, (-(-objects // LIST_PAGE) or 1) if listed else 0), Item(READ, some)
+    sure = Item(LISTED, FIRST + (-(-(objects + OWN) // LIST_PAGE)) if listed else 0), Item(READ, some)
     return Cost(_counted(sure), perhaps=_counted(perhaps))
 
 

@@ -101,12 +101,12 @@ def _comparable(pair: Pair) -> bool:
 
 def _problem(pair: Pair) -> str:
     """What keeps a pair from being the same whatever its rows are."""
+    if pair.problem:
+        return pair.problem
     if pair.source is None:
         return "not on the source"
     if pair.target is None:
         return "not on the target"
-    if pair.problem:
-        return pair.problem
     columns = [
         f"{', '.join(names)} only on the {side}"
         for side, names in (("source", pair.only_source), ("target", pair.only_target)) if names

@@ -54,7 +54,10 @@ def pairs(
     _known([*columns, *moved], here, "table")
     for name in sorted(set(renamed) - set(moved)):
         _known([name.rpartition(".")[0]], here, "table")
-    found = [_pair(name, here[name], there.get(wanted[name]), columns.get(name), renamed) for name in wanted]
+    found = [
+        _pair(name, here[name], there[wanted[name]], columns.get(name), renamed)
+        if wanted[name] in there else _gone(name, here[name], wanted[name]) for name in wanted
+    ]  # fmt: skip
     if source.engine != target.engine:
         _refuse_json_without_key(found)
     alone = [_alone(there[name]) for name in lonely]
@@ -119,9 +122,13 @@ def _alone(table: Table) -> Pair:
     return Pair(str(table), None, View(table.schema, table.name, (), ()))
 
 
-def _pair(name: str, here: Table, there: Table | None, only: Sequence[str] | None, renamed: Mapping[str, str]) -> Pair:
-    if there is None:
-        return Pair(name, View(here.schema, here.name, (), ()), None)
+def _gone(name: str, here: Table, wanted: str) -> Pair:
+    """A table whose counterpart is not there; it may have been looked for under another name."""
+    problem = "" if wanted == name else f"not on the target, where it is to be called {wanted}"
+    return Pair(name, View(here.schema, here.name, (), ()), None, problem=problem)
+
+
+def _pair(name: str, here: Table, there: Table, only: Sequence[str] | None, renamed: Mapping[str, str]) -> Pair:
     problem = _problem(here, there)
     if problem:
         return Pair(name, View(here.schema, here.name, (), ()), View(there.schema, there.name, (), ()), problem=problem)

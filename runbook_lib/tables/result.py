@@ -150,8 +150,8 @@ class Comparison(Shown):
         ]  # fmt: skip
         return [Table(columns, rows, limit=len(rows)), *(_details(t) for t in self.compared if t.differences)]
 
-    def body(self) -> dict[str, Any]:
-        """The same for machines."""
+    def counts(self) -> dict[str, Any]:
+        """The same for machines, without a value of any row."""
         return {
             "ok": self.ok, "reason": self.reason, "method": self.method, "rounds": self.rounds,
             "moments": self.moments, "left_out": list(self.left_out),
@@ -160,14 +160,20 @@ class Comparison(Shown):
                     "name": table.name, "verdict": table.verdict, "ok": table.ok, "source_rows": table.source_rows,
                     "target_rows": table.target_rows, "different": table.different, "missing": table.missing,
                     "extra": table.extra, "rechecked": table.rechecked, "moving": table.moving,
-                    "differences": [
-                        {"kind": d.kind, "key": d.key, "source": d.source, "target": d.target, "times": d.times}
-                        for d in table.differences
-                    ],
                 }
                 for table in self.compared
             ],
         }  # fmt: skip
+
+    def body(self) -> dict[str, Any]:
+        """The counts, and with each table the rows that differ."""
+        whole = self.counts()
+        for said, table in zip(whole["tables"], self.compared, strict=True):
+            said["differences"] = [
+                {"kind": d.kind, "key": d.key, "source": d.source, "target": d.target, "times": d.times}
+                for d in table.differences
+            ]
+        return whole
 
 
 def _details(table: TableResult) -> Table:

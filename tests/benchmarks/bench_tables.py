@@ -1,8 +1,10 @@
 """What does a comparison cost beside the hashing alone, and beside reladiff, and what memory does it take?
 
 Run it as `python -m tests.benchmarks.bench_tables [--rows N] [--large N] [--repeat N] [--without-reladiff]`. Two
-PostgreSQL servers hold the same rows (11 columns). The cost is CPU-seconds of the client process and of both servers;
-`limit` is one statement per side, both at once, that folds the same hash over the whole table and returns one row.
+PostgreSQL servers hold the same rows (11 columns). The cost is CPU-seconds of the client process and of both servers.
+A limit is one statement per side, both at once, that hashes every row of the table and returns one row: for native
+`hash_record_extended`, which is what PostgreSQL has for a row, for md5 the library's own expression. The library's
+native hash is another and cheaper one, so what that alone costs is shown too.
 reladiff 0.6.0 gets a virtual environment of its own and the same tables in the same run. All take turns, `--repeat`
 times, and of each the cheapest run counts: other work on the machine only ever adds.
 """
@@ -17,19 +19,18 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from runbook_lib import tables
 from runbook_lib.databases import Database
 from runbook_lib.lab.postgres import SUPERUSER, Server
-from runbook_lib.tables.dialect import Common
+from runbook_lib.tables.dialect import Common, Method
 from runbook_lib.tables.model import Span
 from runbook_lib.tables.postgresql import PostgreSQL
 from tests.servers import postgresql
@@ -56,9 +57,11 @@ CASES: dict[str, tuple[str, str, int]] = {
     "1000 missing": ("create table gone as select * from t where id > {rows} - 1000; delete from t where id > {rows} "
                      "- 1000", "insert into t select * from gone; drop table gone", 1000),
 }  # fmt: skip
+METHODS: tuple[Method, ...] = ("native", "md5")
 LIMITS = {"native": 1.2, "md5": 1.3}  # of the in-database limit, at most, on identical tables
 LESS = {("native", "identical"): 4, ("native", "1000 scattered"): 15, ("md5", "identical"): 2.5,
         ("md5", "1000 scattered"): 8}  # times less CPU than reladiff, at least  # fmt: skip
+OWN = "native's own hash"  # a limit that is not PostgreSQL's but ours
 SESSION = "postgres: postgres postgres"  # how a session is shown in the list of processes
 RESIDENT = 100  # MB at most, of the client
 OURS = """
@@ -169,25 +172,36 @@ def _is_session(process: psutil.Process) -> bool:
         return True
 
 
-def limit(pair: Pair, method: Any) -> Cost:
-    """What both servers spend to fold the same hash over the whole table, at the same time; the client counts nothing.
+def fold(pair: Pair, sql: str) -> Cost:
+    """What both servers spend on one statement over the whole table, at the same time; the client counts nothing.
 
     Both at once, as a comparison asks them: two busy cores that share their caches spend more CPU-seconds than one.
     """
-    (compared,) = tables.pairs(pair.source, pair.target, ["public.t"])
     before, began = pair.cpu(), time.monotonic()
 
-    def fold(database: Database, view: Any) -> None:
+    def ask(database: Database) -> None:
         with database.session() as session:
-            dialect = PostgreSQL()
-            dialect.prepare(session)
-            common = Common(portable=False, method=method, modern=True, bytes_hashed=True)
-            statement = dialect.digest(view, Span(), common)
-            session.execute(statement.sql, statement.parameters).fetchone()
+            PostgreSQL().prepare(session)
+            session.execute(sql).fetchone()
 
     with ThreadPoolExecutor(2) as both:
-        list(both.map(fold, pair.databases, (compared.source, compared.target)))
+        list(both.map(ask, pair.databases))
     return Cost(0, pair.cpu() - before, time.monotonic() - began, 0, 0)
+
+
+def folds(pair: Pair) -> dict[str, str]:
+    """The statements of the limits. JSON is hashed as text: to jsonb's own hash [[1],2] and [[1,2]] are one."""
+    (compared,) = tables.pairs(pair.source, pair.target, ["public.t"])
+    assert compared.source is not None
+    own = {
+        method: PostgreSQL().digest(
+            compared.source, Span(), Common(False, method=method, modern=True, bytes_hashed=True)
+        )
+        for method in METHODS
+    }
+    row = ", ".join(["id", *COLUMNS]).replace("doc", "doc::text")
+    record = f"select count(*), bit_xor(hash_record_extended(row({row}), 0)) from t"
+    return {"limit of native": record, OWN: own["native"].sql, "limit of md5": own["md5"].sql}
 
 
 def ours(pair: Pair, method: str) -> list[str]:
@@ -205,7 +219,7 @@ def reladiff(pair: Pair, folder: Path) -> list[str]:
     return [python, "-W", "ignore", "-c", RELADIFF + RESIDENT_OF_CHILD, *urls, *COLUMNS]
 
 
-def in_turns(repeat: int, works: dict[str, Callable[[], Cost]]) -> dict[str, Cost]:
+def in_turns(repeat: int, works: Mapping[str, Callable[[], Cost]]) -> dict[str, Cost]:
     """The cheapest run of each, when all take turns: a machine that slows down does so for all of them."""
     runs = [{name: work() for name, work in works.items()} for _ in range(repeat)]
     return {name: min((run[name] for run in runs), key=lambda cost: cost.cpu) for name in works}
@@ -233,7 +247,7 @@ def main(rows: int, large: int, repeat: int, other: bool) -> None:
                 pair.run(change.format(**words), 1)
                 works = {method: partial(pair.measure, ours(pair, method)) for method in LIMITS}
                 if case == "identical":
-                    works |= {f"limit of {method}": partial(limit, pair, method) for method in LIMITS}
+                    works |= {name: partial(fold, pair, sql) for name, sql in folds(pair).items()}
                 if theirs:
                     works["reladiff"] = partial(pair.measure, theirs)
                 costs = in_turns(repeat, works)
@@ -248,6 +262,8 @@ def main(rows: int, large: int, repeat: int, other: bool) -> None:
                     if theirs and (method, case) in LESS:
                         ratio = costs["reladiff"].cpu / costs[method].cpu
                         judged(f"{method}: times less than reladiff", ratio, ">=", LESS[method, case])
+                if case == "identical":
+                    print(f"           native: times its own hash: {costs['native'].cpu / costs[OWN].cpu:.2f}")
                 pair.run(undo.format(**words), 1)
             judged("bytes in the source's temporary files", spilt, "<=", 0)
             if large:
