@@ -166,7 +166,9 @@ def test_costs_are_those_of_the_reference() -> None:
     assert cost.estimate("metadata", 50_000_000).usd == pytest.approx(20.25, rel=1e-4)
     assert cost.estimate("size", 0).usd > 0
     assert cost.estimate("metadata", 999).sentence().count("2 requests") == 1  # where the bucket is, then one page
-    assert "HEAD and GET requests: 1,001 requests" in cost.estimate("metadata", 1000).sentence()  # and DataSync's own object
+    assert (
+        "HEAD and GET requests: 1,001 requests" in cost.estimate("metadata", 1000).sentence()
+    )  # and DataSync's own object
     read = cost.estimate("content", 1000, size=100 * cost.GIB)
     assert read.usd < 0.01 and read.most == pytest.approx(9.0, rel=0.01)
     assert "up to $9.00 more where S3 keeps no checksum" in read.sentence()
