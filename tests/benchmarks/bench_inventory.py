@@ -36,6 +36,7 @@ from tests.s3_stub import Spawned, spawned
 BIN = Path(sys.executable).parent
 MILLION = 1_000_000  # files: what the bounds of peers are for
 FAST = ("rclone",)  # the others take minutes for a million
+AROUND = 3  # runs of ours before and after those
 BOUNDS = {"rclone": (3, 3), "s5cmd": (15, 15), "aws": (30, 0)}  # times our wall and CPU, at least
 AIM = {"rclone": 5}  # times our wall: what we would like to reach
 HUNGRY = {"s5cmd": 10}  # times the memory that all our processes have at one time, at least
@@ -139,16 +140,20 @@ def arena_of(files: int, folder: Path) -> Iterator[Arena]:
         yield Arena(files, tree, Path(runs), endpoint, trees.planted(files))
 
 
-def contest(arena: Arena, peers: Sequence[str], rounds: int, *, late: bool = False) -> None:
-    """Everyone in turns, then the ratios."""
+def contest(arena: Arena, peers: Sequence[str], rounds: int, *, late: bool = False, around: int = 0) -> None:
+    """Everyone in turns, then the ratios; `around`: we run so often before and after peers that take minutes.
+
+    One run of ours would be a sample of what the machine did in those seconds, theirs is an average of it.
+    """
     latency = LATENCY if late else 0
     arena.endpoint.ask(f"latency/{latency}")
     print(f"{arena.files:,} files, LIST takes {latency * 1000:.0f} ms, {rounds} rounds", flush=True)
     costs: dict[str, list[Cost]] = {name: [] for name in ("ours", *peers)}
     for _ in range(rounds):
-        for name, runs in costs.items():
-            runs.append({"ours": ours, **PEERS}[name](arena, late))
-            print(runs[-1].line(name), runs[-1].output.strip() if name == "ours" else "", flush=True)
+        for name in (*["ours"] * max(around, 1), *peers, *["ours"] * around):
+            cost = {"ours": ours, **PEERS}[name](arena, late)
+            costs[name].append(cost)
+            print(cost.line(name), cost.output.strip() if name == "ours" else "", flush=True)
     most = middle(costs["ours"]).resident
     judged("MB of the merging process", most[0], "<=", MERGER)
     judged("MB of the largest other process", most[1], "<=", WORKER)
@@ -316,7 +321,7 @@ def main() -> None:
                     list_alone(arena, given.rounds)
         if "slow" in only and slow:
             with arena_of(given.peers_files, folder) as arena:
-                contest(arena, slow, 1)
+                contest(arena, slow, 1, around=AROUND)
         parts: dict[str, Callable[[], None]] = {
             "small": lambda: small(folder),
             "merge": lambda: merging(given.merge, folder),
