@@ -110,15 +110,19 @@ class ListingDifference(Shown):
         """What differs."""
         if not self.looked_at:
             return f"`ls` shows nothing in {self.folder}"
-        here, there = ", ".join(self.only_source[:5]) or "nothing", ", ".join(self.only_share[:5]) or "nothing"
-        counts = (
-            f" ({self.source_count:,} and {self.share_count:,} names)" if self.source_count + self.share_count else ""
-        )
-        return f"only on the NFS server: {here}; only on the share: {there}{counts}"
+        here = _first(self.only_source, self.source_count)
+        return f"only on the NFS server: {here}; only on the share: {_first(self.only_share, self.share_count)}"
 
     def headline(self) -> str:
         """What differs."""
-        return f"Of {plural(self.looked_at, 'name')} in {self.folder}, {self.reason}."
+        return f"`ls -A` shows {plural(self.looked_at, 'name')} in {self.folder} of the NFS server; {self.reason}."
+
+
+def _first(names: tuple[str, ...], count: int) -> str:
+    """'nothing'; or the first names, and how many more there are."""
+    shown = names[:5]
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    return f"{', '.join(shown)}{more}" if shown else f"{count:,} names" if count else "nothing"
 
 
 @dataclass(frozen=True, repr=False)

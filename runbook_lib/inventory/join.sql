@@ -38,5 +38,10 @@ SELECT * FROM (
         s.size AS source_bytes,
         o.size AS other_bytes
     FROM source s FULL OUTER JOIN other o ON s.key = o.key
+    -- what may differ at all, which is cheap to see; how, is told of these rows only
+    WHERE s.key IS NULL OR o.key IS NULL OR s.problem IS NOT NULL OR o.problem IS NOT NULL OR s.kind = 'other'
+        OR s.kind <> o.kind OR s.size <> o.size OR s.mode <> o.mode OR s.uid <> o.uid OR s.gid <> o.gid
+        OR s.target <> o.target OR s.checksum <> o.checksum OR s.mtime_ns <> o.mtime_ns
+        OR (o.mtime_ns IS NULL AND s.mtime_ns > (o.last_modified_us + 2000000) * 1000)
 ) compared
 WHERE differences <> '' AND key <> '.aws-datasync-metadata'

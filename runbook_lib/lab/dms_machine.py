@@ -1,17 +1,19 @@
 """What has a replication instance left? Measured for CloudWatch as long as the instance exists and databases are up.
 
-The instance of the lab is this machine: memory and disk are its own, swap is what the lab's processes have there.
+The lab's instance has the memory of its class and the storage that it was made with. What is taken of them is measured:
+memory by the lab's own processes, which do its work; storage by what logical decoding has spilled, as DMS's sorter has
+its swap files there. Swap is what those processes have in it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 NAMESPACE = "AWS/DMS"
 PERIOD = 3.0  # seconds between two datapoints
+GIB = 1 << 30
+LARGE = {"t": 8, "c": 4, "r": 16}  # GiB of a class's size `large`, by the first letter of its family, as EC2 has them
+SIZES = {"nano": 1 / 16, "micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1.0, "xlarge": 2.0}  # times that
 _logger = logging.getLogger(__name__)
 
 
@@ -56,20 +61,54 @@ class Machine:
         for instance in self._lab.database.all(INSTANCE):
             region = instance["ReplicationInstanceArn"].split(":")[3]
             dimensions = {"ReplicationInstanceIdentifier": instance["ReplicationInstanceIdentifier"]}
-            for name, (value, unit) in left(self._lab).items():
+            for name, (value, unit) in left(self._lab, instance).items():
                 self._lab.bus.metric(
                     region=region, namespace=NAMESPACE, name=name, value=value, unit=unit, dimensions=dimensions
                 )
 
 
-def left(lab: Lab) -> dict[str, tuple[float, str]]:
-    """What the replication instance has left, in bytes, and how busy it is."""
+def left(lab: Lab, instance: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+    """What a replication instance has left, in bytes, and how busy it is."""
+    memory = memory_of(str(instance["ReplicationInstanceClass"])) - _resident(lab)
+    storage = int(instance["AllocatedStorage"]) * GIB - _spilled(lab)
     return {
-        "FreeableMemory": (float(psutil.virtual_memory().available), "Bytes"),
+        "FreeableMemory": (float(max(0, memory)), "Bytes"),
         "SwapUsage": (float(_swapped(lab)), "Bytes"),
-        "FreeStorageSpace": (float(shutil.disk_usage(lab.folder.root).free), "Bytes"),
+        "FreeStorageSpace": (float(max(0, storage)), "Bytes"),
         "CPUUtilization": (psutil.cpu_percent(None), "Percent"),
     }
+
+
+def memory_of(machine: str) -> int:
+    """Bytes of memory of a class such as dms.t3.medium; of one that nobody knows, this computer's."""
+    family, _, size = machine.removeprefix("dms.").partition(".")
+    many = size.removesuffix("xlarge")
+    times = 2.0 * int(many) if size.endswith("xlarge") and many.isdigit() else SIZES.get(size)
+    if times is None or family[:1] not in LARGE:
+        return int(psutil.virtual_memory().total)
+    return int(LARGE[family[:1]] * times * GIB)
+
+
+def _resident(lab: Lab) -> int:
+    """Bytes that the lab's processes have in memory for themselves; what they share is counted nowhere."""
+    total = 0
+    for process in _processes(lab):
+        try:
+            has = process.memory_info()
+        except psutil.Error:  # it has ended
+            continue
+        total += has.rss - getattr(has, "shared", 0)
+    return total
+
+
+def _spilled(lab: Lab) -> int:
+    """Bytes of transactions that do not fit into the memory of logical decoding at the source, until they commit."""
+    total = 0
+    for folder, _, names in os.walk(lab.databases.source.data / "pg_replslot"):
+        for name in names:
+            with suppress(OSError):  # it has been read, and is gone
+                total += os.stat(os.path.join(folder, name)).st_size
+    return total
 
 
 def _swapped(lab: Lab) -> int:

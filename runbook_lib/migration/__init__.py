@@ -262,9 +262,10 @@ class DatabaseMigration:
         task, patience = self.task(), self._wishes.patience_seconds
         if not task.captures:
             return Lag((), None, False, patience, captures=False)
-        beat = self._beat()
+        beat, table = self._beat(), self._wishes.heartbeat_table
+        written = heartbeat.statement(table) if table is not None and self._beats else ""
         return self._wait(
-            lambda: Lag(self._metrics(task, LATENCIES + WAITING), beat, self._beats, patience),
+            lambda: Lag(self._metrics(task, LATENCIES + WAITING), beat, self._beats, patience, statement=written),
             lambda lag: lag.by_metric,
             timeout=patience if beat is not None or not self._beats else 0.0,
         )

@@ -91,7 +91,7 @@ class Capacity(Shown):
             (
                 "disk",
                 f"{self.instance.storage} GB",
-                "the sorter's swap files (reading pauses at 1048576000 bytes), changes cached during the load, logs",
+                "the sorter's swap files (reading pauses at 1,000 MiB of them), changes cached during the load, logs",
             ),
         ]
 

@@ -20,6 +20,7 @@ class Lag(Shown):
     heartbeat_sent: bool
     patience: float  # seconds that we waited for the heartbeat
     captures: bool = True  # the task replicates changes
+    statement: str = ""  # of the heartbeat, at the source
 
     @property
     def ok(self) -> bool:
@@ -49,8 +50,9 @@ class Lag(Shown):
         return f"{zero}, and {arrived}" if self.heartbeat_sent else f"{zero}; no heartbeat row was asked for"
 
     def headline(self) -> str:
-        """The verdict."""
-        return f"Lag: {self.reason}."
+        """The verdict, and what was written for it."""
+        written = f" Written at the source for it: {self.statement}" if self.statement else ""
+        return f"Lag: {self.reason}.{written}"
 
     def tables(self) -> list[Table]:
         """Each metric."""

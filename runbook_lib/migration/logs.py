@@ -29,8 +29,8 @@ KNOWN = (
     Known(
         "swap pause",
         r"Reading from source is paused. Total storage used by swap files exceeded",
-        "The sorter's swap files reached their fixed limit of 1048576000 bytes: the target is too slow for the "
-        "source's changes. The task stays `running`, and SwapUsage does not count it.",
+        "The sorter's swap files reached their fixed limit of 1,048,576,000 bytes (1,000 MiB): the target is too slow "
+        "for the source's changes. The task stays `running`, and SwapUsage does not count it.",
         "Speed up the target: BatchApplyEnabled, ParallelApplyThreads, indexes for the changed rows; or raise "
         "MemoryLimitTotal and MemoryKeepTime; or split the task. Wait for the line that it is resumed.",
         ends=r"Reading from source is resumed",

@@ -300,7 +300,8 @@ def test_metrics_logs_events_and_the_status_table_say_what_happens(world: World)
     eventually(lambda: {"CDCLatencyTarget", "FreeStorageSpace"} <= world.bus.metrics.keys())
     resource = world.task.rpartition(":")[2]
     assert world.bus.metrics["CDCLatencySource"] == world.bus.metrics["CDCLatencyTarget"] == 0
-    assert world.bus.metrics["FreeStorageSpace"] > 0 and world.bus.metrics["FreeableMemory"] > 0
+    storage, memory = world.bus.metrics["FreeStorageSpace"], world.bus.metrics["FreeableMemory"]
+    assert 49 << 30 < storage <= 50 << 30 and 1 << 30 < memory < 4 << 30  # of a dms.t3.medium with 50 GB
     assert world.bus.dimensions["FreeableMemory"] == {"ReplicationInstanceIdentifier": "migration-instance"}
     assert world.bus.dimensions["CDCLatencySource"] == {
         "ReplicationInstanceIdentifier": "migration-instance", "ReplicationTaskIdentifier": resource,
