@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from runbook_lib import cli, tables
+from runbook_lib import cli, compare_cli, tables
 from runbook_lib.databases import Database
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.servers import in_postgresql, postgresql
@@ -90,6 +93,28 @@ def test_a_side_of_an_environment_that_is_none_is_said(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert (ended.value.code, "lab:source or lab:target" in capsys.readouterr().err) == (2, True)
+
+
+def test_what_was_found_is_kept_with_the_environment_that_was_opened_and_no_row_of_it(sides: list[Database]) -> None:
+    opened: list[str] = []
+    kept: list[dict[str, Any]] = []
+
+    class Shop:
+        def __init__(self, name: str) -> None:
+            opened.append(name)
+
+        def database(self, side: str) -> Database:
+            return sides[("source", "target").index(side)]
+
+        def keep(self, found: dict[str, Any]) -> None:
+            kept.append(found)
+
+    app = typer.Typer()
+    compare_cli.register(app, Shop)
+    done = CliRunner().invoke(app, ["shop:source", "shop:target", "public.orders", "--pause", "0"])
+    assert (done.exit_code, opened, len(kept)) == (1, ["shop"], 1), done.output
+    assert (kept[0]["ok"], kept[0]["tables"][0]["different"], kept[0]["source"]) == (False, 1, str(sides[0]))
+    assert "differences" not in kept[0]["tables"][0]
 
 
 def test_columns_can_be_left_out(compare: Compare) -> None:

@@ -208,6 +208,9 @@ def test_only_one_folder_can_be_compared(rb: Runbook, lab: ThrowawayLab) -> None
     found = rb.files.compare("content", against="share", within="/")
     assert (found.ok, found.comparison.files) == (True, 1), found
     assert rb.files.compare("content", against="share", within="/images").comparison.files == 200
+    for missing in ("imges", "images/00001.jpg", "image"):
+        with pytest.raises(SettingsError, match=rf"Neither the NFS server nor the file share has a folder /{missing}:"):
+            rb.files.compare("names", against="share", within=missing)
 
 
 def test_what_the_tasks_filter_leaves_out_is_not_missed(rb: Runbook, lab: ThrowawayLab) -> None:

@@ -87,6 +87,7 @@ def test_names_are_compared_on_the_server_however_many_there_are(mounts: Path) -
     found = server(mounts).difference("sub dir")
     assert (found.ok, found.looked_at, found.source_count) == (False, 3001, 3001)
     assert found.only_source[:2] == ("000000-with-a-long-name", "000001-with-a-long-name")
+    assert "000004-with-a-long-name and 2,996 more; only on the share: nothing" in found.reason
 
 
 def test_names_that_the_tasks_filters_leave_out_are_not_missed(mounts: Path) -> None:

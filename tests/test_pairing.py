@@ -50,6 +50,13 @@ def test_two_tables_of_one_name_are_refused_unless_they_are_left_out(make: Make)
     assert [pair.name for pair in tables.pairs(*sides, ["a.t"])] == ["a.t"]
 
 
+def test_a_renamed_table_that_is_not_there_is_told_by_the_name_that_was_looked_for(make: Make) -> None:
+    sides = make(PLAIN, PLAIN)
+    pairs = tables.pairs(*sides, ["shop.t"], renamed={"shop.t": "shop.other"})
+    found = tables.compare(*sides, pairs, tables.Options(rounds=0))
+    assert found.compared[0].reason == "shop.t: not on the target, where it is to be called shop.other"
+
+
 def test_a_table_without_columns_is_not_skipped(make: Make) -> None:
     empty = PLAIN + "create table shop.none ();"
     assert verdicts(make(empty, PLAIN))["shop.none"] == "not on the target"
