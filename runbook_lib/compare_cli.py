@@ -87,12 +87,21 @@ def register(
             checkpoint=checkpoint,
         )  # fmt: skip
         tables.refuse_itself(sides[0], sides[1], pairs)
-        with _shown() as progress:
-            result = tables.compare(sides[0], sides[1], pairs, options, progress)
-        for environment in known.values():
-            environment.keep({"source": str(sides[0]), "target": str(sides[1]), **result.counts()})
-        print(json.dumps(result.body(), indent=2, ensure_ascii=False) if as_json else repr(result))
+        about = {"source": str(sides[0]), "target": str(sides[1])}
+        try:
+            with _shown() as progress:
+                result = tables.compare(sides[0], sides[1], pairs, options, progress)
+        except DatabaseError as error:
+            _keep(known, {**about, "ok": False, "method": method, "reason": str(error)})
+            raise
+        print(json.dumps(result.body(), indent=2, ensure_ascii=False) if as_json else repr(result), flush=True)
+        _keep(known, {**about, **result.counts()})
         raise typer.Exit(0 if result.ok else 1)
+
+
+def _keep(environments: Mapping[str, Environment], found: dict[str, Any]) -> None:
+    for environment in environments.values():
+        environment.keep(found)
 
 
 def _database(

@@ -193,10 +193,11 @@ def printable(said: object, keep: str = "") -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """'1 file', '2 files', '1 directory', '2 directories'."""
+    """'1 file', '2 files', '1 directory', '2 directories', '2 keys'."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+    ends_in_ies = noun.endswith("y") and noun[-2:-1] not in "aeiou"
+    return f"{count:,} {noun[:-1]}ies" if ends_in_ies else f"{count:,} {noun}s"
 
 
 def size(count: int) -> str:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from runbook_lib import cli, compare_cli, tables
 from runbook_lib.databases import Database
+from runbook_lib.errors import DatabaseError
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.servers import in_postgresql, postgresql
 
@@ -95,7 +96,9 @@ def test_a_side_of_an_environment_that_is_none_is_said(
     assert (ended.value.code, "lab:source or lab:target" in capsys.readouterr().err) == (2, True)
 
 
-def test_what_was_found_is_kept_with_the_environment_that_was_opened_and_no_row_of_it(sides: list[Database]) -> None:
+def test_what_was_found_is_kept_with_the_environment_that_was_opened_and_no_row_of_it(
+    sides: list[Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[str] = []
     kept: list[dict[str, Any]] = []
 
@@ -115,6 +118,9 @@ def test_what_was_found_is_kept_with_the_environment_that_was_opened_and_no_row_
     assert (done.exit_code, opened, len(kept)) == (1, ["shop"], 1), done.output
     assert (kept[0]["ok"], kept[0]["tables"][0]["different"], kept[0]["source"]) == (False, 1, str(sides[0]))
     assert "differences" not in kept[0]["tables"][0]
+    monkeypatch.setattr(tables, "compare", lambda *_: (_ for _ in ()).throw(DatabaseError("an index lies")))
+    assert isinstance(CliRunner().invoke(app, ["shop:source", "shop:target"]).exception, DatabaseError)
+    assert (kept[1]["ok"], kept[1]["reason"]) == (False, "an index lies")
 
 
 def test_columns_can_be_left_out(compare: Compare) -> None:

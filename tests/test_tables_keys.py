@@ -75,6 +75,8 @@ WIDER = {
     "an array of an enum that lacks a label": ("mood[]", ["'{happy}'", "'{proud}'"], "mood[]", ["'{happy}'"]),
     "more bits": ("bit varying(5)", ["B'101'", "B'10101'"], "bit varying(3)", ["B'101'"]),
     "a domain that forbids it": ("float8", ["1.5", "2.5"], "small", ["1.5"]),
+    "text with a blank beside padded text": ("varchar(9)", ["'a'", "'a '"], "char(9)", ["'a'"]),
+    "text beside json": ("text", ["'{}'", "'no json'"], "jsonb", ["'{}'"]),
     "text beside an enum": ("text", ["'happy'", "'hungry'"], "mood_of_one", ["'happy'"]),
     "an integer beside a number": ("integer", ["1", "2"], "numeric", ["1", "2.5", "'Infinity'"]),
 }  # fmt: skip

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -21,13 +22,16 @@ from runbook_lib import tables
 from runbook_lib.databases import Database, translated
 from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import mariadb, postgres
-from runbook_lib.tables import portable
+from runbook_lib.tables import portable, reading
 from runbook_lib.tables.mysql import MySQL
 from runbook_lib.tables.result import TableResult
 from tests.servers import in_mariadb, in_postgresql, mariadb_server, postgresql
 
 # What it is: type and value on MariaDB, on PostgreSQL.
 ALIKE = {
+    "a hundred without a sign": ("decimal(10,0) unsigned", "100", "bigint", "100"),
+    "a fraction without a sign": ("decimal(10,2) unsigned", "1.50", "numeric", "1.5"),
+    "an integer beside a fraction": ("int", "100", "numeric(12,2)", "100"),
     "an integer": ("int", "-5", "integer", "-5"),
     "the largest unsigned": ("bigint unsigned", "18446744073709551615", "numeric(20)", "18446744073709551615"),
     "an unsigned beyond 2^63": ("bigint unsigned", "9223372036854775808", "numeric", "9223372036854775808"),
@@ -114,6 +118,8 @@ UNLIKE = {
     "decimals": ("decimal(10,2)", "1.50", "numeric", "1.05"),
     "a hundred and one": ("decimal(10,2)", "100.00", "numeric", "1"),
     "a hundred without fraction and one": ("decimal(10,0)", "100", "numeric", "1"),
+    "ten without a sign and one": ("decimal(10,0) unsigned", "10", "bigint", "1"),
+    "a hundred with zeros before it and one": ("decimal(5,0) zerofill", "100", "numeric", "1"),
     "a sign": ("decimal(10,2)", "-1", "numeric", "1"),
     "not a number": ("decimal(10,2)", "0", "numeric", "'NaN'"),
     "the last bit of a float": ("double", "0.1e0 + 0.2e0", "float8", "0.3"),
@@ -188,6 +194,30 @@ def torture(maria: mariadb.Server, server: postgres.Server) -> dict[str, TableRe
                 f"create table {name} ({column}, v {pair[2]}); insert into {name} values (1, {pair[3]}), (2, null);"
             )
     return compared(in_mariadb(maria, "shop", here), in_postgresql(server, "torture", there))
+
+
+def test_a_table_that_no_snapshot_holds_still_may_be_written_while_it_is_compared(
+    maria: mariadb.Server, server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = "(id int primary key, v int)"
+    here = [f"create table restless.t {columns} engine=MyISAM", "insert into restless.t values (1, 1), (2, 2), (3, 3)"]
+    source = in_mariadb(maria, "restless", here)
+    target = in_postgresql(
+        server, "restless", f"create schema restless; create table restless.t {columns};"
+        "insert into restless.t values (1, 1), (2, 7), (3, 3)",
+    )  # fmt: skip
+    looked = reading.Sides.unlike
+
+    def meanwhile(self: reading.Sides, *asked: Any) -> Any:
+        with source.session(read_only=False) as session, session.cursor() as cursor:
+            cursor.execute("insert into restless.t values (4, 4)")
+        return looked(self, *asked)
+
+    monkeypatch.setattr(reading.Sides, "unlike", meanwhile)
+    (found,) = tables.compare(
+        source, target, tables.pairs(source, target, ["restless.t"]), tables.Options(rounds=0)
+    ).compared
+    assert (found.different, found.missing, found.extra) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("what", ALIKE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,18 +13,22 @@ import pytest
 import yaml
 
 from runbook_lib import Runbook
-from runbook_lib.errors import AwsError, CheckFailed, DatabaseError, SettingsError
+from runbook_lib.databases import Database
+from runbook_lib.errors import AwsError, ChangeRefused, CheckFailed, DatabaseError, SettingsError
 from runbook_lib.settings import PACKAGE_ROOT
 from tests.servers import need_mariadb
-from tests.throwaway import ThrowawayLab
+from tests.throwaway import ThrowawayLab, client
 
 SETTLED = {"patience_seconds": 6, "timeout_minutes": 0.5}  # on a lab everything arrives in seconds
 ROWS = "The rows are the same on both sides"
 LAG = "The lag is zero now"
+LOGS = "The logs have no known trouble"
+VALIDATED = "DMS's own validation says Validated"
+OBJECTS = "Nothing is missing on the target"
 
 
-def walk(environment: str, **parameters: Any) -> Runbook:
-    """Run the notebook's own code cells in this process, to their end or to the first check that fails."""
+def walk(environment: str, *, on: bool = False, **parameters: Any) -> Runbook:
+    """Run the notebook's own code cells in this process, to their end or, unless `on`, to the first failing check."""
     names: dict[str, Any] = {}
     for cell in nbformat.read(PACKAGE_ROOT / "notebooks/06_validate_dms.ipynb", as_version=4).cells:
         if cell.cell_type != "code":
@@ -31,7 +36,8 @@ def walk(environment: str, **parameters: Any) -> Runbook:
         try:
             exec(cell.source, names)
         except CheckFailed:
-            break
+            if not on:
+                break
         if "parameters" in cell.metadata.get("tags", []):
             names.update(environment=environment, **parameters)
     rb = names["rb"]
@@ -41,6 +47,12 @@ def walk(environment: str, **parameters: Any) -> Runbook:
 
 def now() -> str:
     return datetime.now(UTC).isoformat()
+
+
+def owner_of_the_source(lab: ThrowawayLab) -> Database:
+    """The shop's own connection."""
+    side = json.loads(lab.verb("databases", "--json", "--show-passwords"))["sides"]["source"]
+    return Database("postgresql", side["host"], side["port"], side["database"], "shop", side["users"]["shop"])
 
 
 def failed(rb: Runbook) -> list[tuple[str, str]]:
@@ -84,32 +96,33 @@ def test_a_second_walk_starts_nothing_repairs_nothing_and_is_green(validated: st
     assert changes == ["StartReplicationTask", "sql-end", "sql-end"]  # of the first walk, in the same run folder
 
 
-@pytest.mark.parametrize(
-    ("fault", "check", "said"),
-    [
-        ("dms-role-missing", "The roles that DMS needs exist", "dms-vpc-role: missing"),
-        ("endpoint-failing", "Both endpoints answer", "target-postgres: "),
-        ("table-without-grants", "Every mapped table is loaded", "shop.returns"),
-        ("apply-conflict", "What was captured was applied", "Key (id)=(-17)"),
-        ("target-row-changed", ROWS, "shop.customers: 1 different"),
-        ("target-row-lost", ROWS, "shop.customers: 1 missing on target"),
-        ("sequence-behind", "No sequence is behind", "shop.orders_id_seq is behind"),
-        ("replication-lag", LAG, "was not on the target"),
-        ("swap-pause", "The logs have no known trouble", "swap pause"),
-    ],
-)
-def test_a_planted_fault_fails_the_check_meant_for_it_and_mending_repairs(
-    lab: ThrowawayLab, validated: str, fault: str, check: str, said: str
+# The check that is meant for it comes first, then those that are no less true.
+FAULTS = {
+    "dms-role-missing": ("dms-vpc-role: missing", ["The roles that DMS needs exist"]),
+    "endpoint-failing": ("target-postgres: ", ["Both endpoints answer"]),
+    "table-without-grants": ("shop.returns", ["Every mapped table is loaded", VALIDATED, ROWS, LOGS]),
+    "apply-conflict": ("Key (id)=(-17)", ["What was captured was applied", VALIDATED, ROWS, LOGS]),
+    "target-row-changed": ("shop.customers: 1 different", [ROWS]),
+    "target-row-lost": ("shop.customers: 1 missing on target", [ROWS]),
+    "sequence-behind": ("shop.orders_id_seq is behind", ["No sequence is behind"]),
+    "replication-lag": ("was not on the target", [LAG]),
+    "swap-pause": ("swap pause", [LOGS, LAG]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_fails_the_check_meant_for_it_and_no_other_but_what_is_true_and_mending_repairs(
+    lab: ThrowawayLab, validated: str, fault: str
 ) -> None:
-    before = now()
+    before, (said, checks) = now(), FAULTS[fault]
     lab.verb("break", fault)
-    found = failed(walk(validated, apply_repairs="nothing", logs_since=before))
-    assert [name for name, _ in found] == [check], found
+    found = failed(walk(validated, on=True, apply_repairs="nothing", logs_since=before))
+    assert [name for name, _ in found] == checks, found
     assert said in found[0][1]
     lab.verb("mend", fault)
     rb = Runbook.open(validated, notebook="06_validate_dms")
     assert rb.dms._wait(rb.dms.loaded, lambda loaded: loaded.ok, timeout=20).ok  # PostgreSQL tries again after 5 s
-    again = failed(walk(validated, apply_repairs="nothing", logs_since=now()))
+    again = failed(walk(validated, on=True, apply_repairs="nothing", logs_since=now()))
     assert not again, again
 
 
@@ -142,6 +155,92 @@ def test_a_sequence_that_is_behind_collides_for_real_and_is_repaired_when_asked(
         session.execute(insert)
     assert "select setval('shop.orders_id_seq'" in repr(seen)
     assert rb.dms.repair_sequences(seen).ok
+
+
+def test_it_is_green_while_changes_go_on_and_tells_the_one_row_that_differs(lab: ThrowawayLab, validated: str) -> None:
+    lab.verb("workload", "start", "--rate", "50")
+    try:
+        rb = Runbook.open(validated, notebook="06_validate_dms")
+        found = rb.dms.compare_rows()
+        assert found.ok and found.rounds, found
+        lab.verb("break", "target-row-changed")
+        found = rb.dms.compare_rows()
+        differing = [(table.name, d.key, d.columns) for table in found.compared for d in table.differences]
+        assert differing == [("shop.customers", {"id": "42"}, ("name",))], found
+    finally:
+        lab.verb("workload", "stop")
+
+
+def test_every_statement_of_a_repair_is_shown_and_recorded_before_it_runs(
+    lab: ThrowawayLab, validated: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rb = Runbook.open(validated, notebook="06_validate_dms", apply_repairs="everything")
+    with rb.dms.target.session(read_only=False) as session:
+        session.execute("set role dms")
+        session.execute("drop index shop.orders_note_idx")
+        session.execute("alter table shop.customers drop constraint customers_email_key")
+    missing = rb.dms.missing_objects()
+    assert not missing.ok
+    capsys.readouterr()
+    seen = len(list(rb.run.events.read()))
+    assert rb.dms.repair_objects(missing).ok
+    events = [event for event in list(rb.run.events.read())[seen:] if event["kind"] in ("sql", "sql-end")]
+    assert [event["kind"] for event in events] == ["sql"] * len(missing.objects) + ["sql-end"]
+    shown = capsys.readouterr().out
+    assert all(f"{event['statement']};" in shown for event in events[:-1]), shown
+
+
+def test_repairs_outside_what_was_confirmed_change_nothing(lab: ThrowawayLab, validated: str) -> None:
+    lab.verb("break", "sequence-behind")
+    rb = Runbook.open(validated, notebook="06_validate_dms", apply_repairs="everything", confirm="999999999999")
+    behind, before = rb.dms.sequences(), len(list(rb.run.events.read()))
+    assert not behind.ok
+    with pytest.raises(ChangeRefused, match="confirm"):
+        rb.dms.repair_sequences(behind)
+    assert not rb.dms.sequences().ok
+    assert not [event for event in list(rb.run.events.read())[before:] if event["kind"] in ("sql", "sql-end")]
+
+
+def test_roles_are_made_and_completed_only_when_that_is_asked_for(lab: ThrowawayLab, validated: str) -> None:
+    iam = client(lab, "iam")
+    nobody = {
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]
+    }
+    iam.update_assume_role_policy(
+        RoleName="dms-vpc-role", PolicyDocument=json.dumps({"Version": "2012-10-17", **nobody})
+    )
+    (attached,) = iam.list_attached_role_policies(RoleName="dms-cloudwatch-logs-role")["AttachedPolicies"]
+    iam.detach_role_policy(RoleName="dms-cloudwatch-logs-role", PolicyArn=attached["PolicyArn"])
+    looked = Runbook.open(validated, notebook="06_validate_dms").dms.roles()
+    assert (looked.ok, looked.created) == (False, ())
+    assert (
+        "dms-vpc-role: does not trust" in looked.reason
+        and "dms-cloudwatch-logs-role: lacks the policy" in looked.reason
+    )
+    made = Runbook.open(validated, notebook="06_validate_dms", create_roles=True).dms.roles()
+    assert (made.ok, set(made.created)) == (True, {"dms-vpc-role", "dms-cloudwatch-logs-role"})
+    lab.verb("break", "dms-role-missing")
+    made = Runbook.open(validated, notebook="06_validate_dms", create_roles=True).dms.roles()
+    assert (made.ok, made.created) == (True, ("dms-vpc-role",))
+
+
+def test_a_table_whose_rows_nothing_tells_apart_breaks_the_source_and_is_told_with_the_cure(
+    lab: ThrowawayLab, validated: str
+) -> None:
+    shop = owner_of_the_source(lab)
+    with shop.session(read_only=False) as session:
+        session.execute("alter table shop.audit_log replica identity default")
+    try:
+        scope = Runbook.open(validated, notebook="06_validate_dms").dms.scope
+        assert not scope.ok and "alter table shop.audit_log replica identity full" in scope.reason
+        with (
+            pytest.raises(DatabaseError, match="does not have a replica identity"),
+            shop.session(read_only=False) as session,
+        ):
+            session.execute("delete from shop.audit_log")
+    finally:
+        with shop.session(read_only=False) as session:
+            session.execute("alter table shop.audit_log replica identity full")
 
 
 def test_changes_that_are_off_leave_everything_as_it_is(lab: ThrowawayLab, validated: str, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def estimate(
     where = f"S3 keeps {no}, so that objects are read"
     perhaps = (
         Item(READ, 2 * read, where),  # a HEAD and a GET
-        Item(OUT, size * read / max(objects, 1) / GIB, where),
+        Item(OUT, size * min(read, objects) / max(objects, 1) / GIB, where),
         Item(KMS, some + 2 * read, "objects are encrypted with SSE-KMS without a bucket key"),
     )
     sure = Item(LISTED, FIRST + (-(-(objects + OWN) // LIST_PAGE)) if listed else 0), Item(READ, some)

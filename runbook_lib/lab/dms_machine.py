@@ -94,10 +94,9 @@ def _resident(lab: Lab) -> int:
     total = 0
     for process in _processes(lab):
         try:
-            has = process.memory_info()
+            total += process.memory_full_info().uss
         except psutil.Error:  # it has ended
             continue
-        total += has.rss - getattr(has, "shared", 0)
     return total
 
 

@@ -222,31 +222,38 @@ class DatabaseMigration:
         """Indexes, constraints, defaults, triggers and views that the source has and the target lacks."""
         return objects.missing(self.source, self.target, self._schemas)
 
-    def repair_objects(self, found: objects.MissingObjects) -> objects.MissingObjects:
-        """Create what is missing as far as `apply_repairs` says, each statement recorded; then look again."""
+    def repair_objects(
+        self, found: objects.MissingObjects, *, said: Callable[[str], None] = print
+    ) -> objects.MissingObjects:
+        """Create what is missing as far as `apply_repairs` says, each statement shown and recorded; then look again."""
         wanted = self._wishes.apply_repairs
         chosen = found.repairable() if wanted == "everything" else found.repairable("before cutover")
         if wanted == "nothing" or not chosen:
             return found
-        self._repair(lambda execute: objects.repair(self.target, chosen, execute=execute, concurrently=True))
+        self._repair(lambda execute: objects.repair(self.target, chosen, execute=execute, concurrently=True), said)
         return self.missing_objects()
 
     def sequences(self) -> sequence_side.Sequences:
         """Where each sequence stands on both sides, and the keys that are used."""
         return sequence_side.positions(self.source, self.target, self._schemas, self._wishes.headroom)
 
-    def repair_sequences(self, found: sequence_side.Sequences) -> sequence_side.Sequences:
+    def repair_sequences(
+        self, found: sequence_side.Sequences, *, said: Callable[[str], None] = print
+    ) -> sequence_side.Sequences:
         """Set forward what is behind, unless `apply_repairs` is "nothing"; then look again."""
         if self._wishes.apply_repairs == "nothing" or found.ok:
             return found
-        self._repair(lambda execute: sequence_side.repair(self.target, found.wrong, execute=execute))
+        self._repair(lambda execute: sequence_side.repair(self.target, found.wrong, execute=execute), said)
         return self.sequences()
 
-    def _repair(self, run: Callable[[bool], list[str]]) -> None:
-        """Record what is about to be run on the target, run it, and record how it ended."""
+    def _repair(self, run: Callable[[bool], list[str]], said: Callable[[str], None]) -> None:
+        """Show and record what is about to be run on the target, run it, and record how it ended."""
         self._allow_change()
         about = {"database": str(self.target), "changes": True}
-        for statement in run(False):
+        statements = run(False)
+        said(f"Running on the target, {plural(len(statements), 'statement')}:")
+        for statement in statements:
+            said(f"{statement};")
             self._session.record("sql", statement=statement, **about)
         try:
             done = run(True)
@@ -262,10 +269,12 @@ class DatabaseMigration:
         task, patience = self.task(), self._wishes.patience_seconds
         if not task.captures:
             return Lag((), None, False, patience, captures=False)
-        beat, table = self._beat(), self._wishes.heartbeat_table
-        written = heartbeat.statement(table) if table is not None and self._beats else ""
+        written: list[str] = []
+        beat = self._beat(written.append)
         return self._wait(
-            lambda: Lag(self._metrics(task, LATENCIES + WAITING), beat, self._beats, patience, statement=written),
+            lambda: Lag(
+                self._metrics(task, LATENCIES + WAITING), beat, self._beats, patience, statement="; ".join(written[-1:])
+            ),
             lambda lag: lag.by_metric,
             timeout=patience if beat is not None or not self._beats else 0.0,
         )
@@ -274,16 +283,20 @@ class DatabaseMigration:
     def _beats(self) -> bool:
         return self._wishes.heartbeat_table is not None and self.captures
 
-    def _beat(self) -> float | None:
-        """Seconds that a heartbeat took; None when it did not arrive, or none is wanted."""
+    def _beat(self, said: Callable[[str], object] = lambda statement: None) -> float | None:
+        """Seconds that a heartbeat took; None when it did not arrive, or none is wanted. `said` hears its SQL."""
         table = self._wishes.heartbeat_table
         if table is None or not self.captures:
             return None
         self._allow_change()
         source = str(self.source)
+
+        def record(statement: str) -> None:
+            said(statement)
+            self._session.record("sql", database=source, statement=statement, changes=True)
+
         return heartbeat.beat(
-            self.source, self.target, table, timeout=self._wishes.patience_seconds,
-            record=lambda sql: self._session.record("sql", database=source, statement=sql, changes=True),
+            self.source, self.target, table, timeout=self._wishes.patience_seconds, record=record,
             clock=self._clock, sleep=self._sleep,
         )  # fmt: skip
 

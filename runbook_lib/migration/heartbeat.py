@@ -11,11 +11,6 @@ from ..errors import WaitTimedOut
 from ..waiting import wait_until
 
 
-def statement(table: str) -> str:
-    """What is written at the source; the token tells one beat from another."""
-    return f"update {table} set beat = current_timestamp, token = %s where id = 1"
-
-
 def beat(
     source: Database,
     target: Database,
@@ -32,7 +27,7 @@ def beat(
     `record` is told the statement before it runs.
     """
     token = uuid.uuid4().hex
-    update = statement(table)
+    update = f"update {table} set beat = current_timestamp, token = %s where id = 1"
     insert = f"insert into {table} (id, beat, token) values (1, current_timestamp, %s)"
     with source.session(read_only=False) as connection, connection.cursor() as cursor:
         record(update)

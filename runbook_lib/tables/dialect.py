@@ -19,6 +19,7 @@ from .model import Field, Key, Span, Table, View
 Method = Literal["md5", "native"]
 SEPARATOR = 31
 MODERN = 14  # of PostgreSQL: hash_record_extended
+TRIMS = 13  # of PostgreSQL: trim_scale
 ASKS = 16  # of PostgreSQL: pg_input_is_valid
 BYTES_HASHED = 18  # of PostgreSQL: hashbyteaextended
 
@@ -41,6 +42,7 @@ class Common:
     method: Method = field(default="md5", kw_only=True)  # what rows are known by
     utf8: bool = field(default=True, kw_only=True)  # both keep text in UTF-8
     bytes_alike: bool = field(default=True, kw_only=True)  # the bytes of text are in the same order on both
+    trims: bool = field(default=False, kw_only=True)  # PostgreSQL can take zeros from a numeric's end
     asks: bool = field(default=False, kw_only=True)  # PostgreSQL tells whether a text is a value of a type
     modern: bool  # both are PostgreSQL 14 or newer of one major version: they hash alike
     bytes_hashed: bool = field(default=False, kw_only=True)  # and 18 or newer

@@ -31,7 +31,8 @@ def by_key(sides: Sides, number: int, pair: Pair, findings: Findings) -> Iterato
     findings.held = {}
     for keys in batches([one.key for one in findings.kept]):
         here, there = sides.ask(number, both(pair), _lookup(sides, keys, False))
-        rows, others = counted(here), counted(there)
+        asked = set(keys)  # an index may find more: to some types and collations 'a' and 'a ' are one
+        rows, others = ([row for row in counted(side) if row[0] in asked] for side in (here, there))
         findings.note(held(keys, rows))
         yield from differing(rows, others)
 

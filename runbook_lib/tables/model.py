@@ -43,6 +43,7 @@ class Table:
     key: tuple[str, ...] = ()
     foreign: bool = False  # its rows are in another database
     partial: bool = False  # this user may not read all of its columns, and is not shown which there are
+    steady: bool = True  # in a snapshot its rows are those of one moment: not so with MyISAM
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -69,6 +70,7 @@ class View:
     name: str
     fields: tuple[Field, ...]
     key: tuple[Field, ...]
+    steady: bool = True  # see `Table`
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,12 @@ class MySQL:
         rows = _fetch(session, f"select count(*) from {_name(view)}")[0][0]
         if not rows or not view.key or not all(part.column.ordered for part in view.key):
             return Sample([], rows)
-        texts = ", ".join(f"cast({_plain(part)} as char)" for part in view.key)
+        texts = ", ".join(
+            _number(part)
+            if part.kind == "number" and part.column.base == "decimal"
+            else f"cast({_plain(part)} as char)"
+            for part in view.key
+        )
         order = ", ".join(_ordered(part) for part in view.key)
         share = min(1.0, SAMPLED / rows)
         found = _fetch(session, f"select {texts} from {_name(view)} t where rand(1) < {share:.9f} order by {order}")
@@ -285,7 +290,7 @@ def _cast(part: Field, common: Common) -> str:
         case "float":
             return portable.mysql_float(own)
         case "number" | "numeric" if (common.portable or part.kind == "number") and column.base == "decimal":
-            return _trimmed(f"cast({_plain(part)} as char)", "," in column.type and not column.type.endswith(",0)"))
+            return _number(part)
         case "timestamp" | "timestamptz" | "time":
             zone = f", '{'+00' if part.kind == 'timestamptz' else ''}'"
             return f"concat({_trimmed(f'cast({own} as char)', '(' in column.type)}{zone})"
@@ -299,6 +304,11 @@ def _cast(part: Field, common: Common) -> str:
             back = f"cast(convert({text} using {column.charset}) as binary) = cast({own} as binary)"
             return f"if({back}, {text}, concat('{column.charset} ', hex({own})))"
     return f"cast({_plain(part)} as char)"
+
+
+def _number(part: Field) -> str:
+    """A decimal by its value: without zeros at the end, where its type has a fraction, as decimal(9,2) does."""
+    return _trimmed(f"cast({_plain(part)} as char)", re.search(",[1-9]", part.column.type) is not None)
 
 
 def _trimmed(text: str, fraction: bool) -> str:

@@ -21,7 +21,7 @@ ORDERED = frozenset({
 })  # fmt: skip
 COLUMNS = """
 select c.table_schema, c.table_name, c.column_name, c.column_type, c.data_type, c.is_nullable = 'YES',
-       coalesce(c.character_set_name, '')
+       coalesce(c.character_set_name, ''), coalesce(t.engine, '')
 from information_schema.columns c join information_schema.tables t
      on t.table_schema = c.table_schema and t.table_name = c.table_name
 where t.table_type in ('BASE TABLE', 'SYSTEM VERSIONED')
@@ -36,6 +36,7 @@ group by table_schema, table_name, index_name
 having max(non_unique) = 0 and count(column_name) = count(*) and sum(sub_part is not null or nullable = 'YES') = 0
 order by table_schema, table_name, index_name <> 'PRIMARY', count(*), index_name
 """
+STEADY = frozenset({"innodb", "rocksdb", "tokudb"})  # engines whose tables a snapshot shows as of one moment
 REFUSED = 1142, 1143  # for the table, for a column
 # MariaDB's json is a longtext with a check of its own.
 DOCUMENTS = """
@@ -53,7 +54,9 @@ def describe(session: Any, *, mariadb: bool) -> list[Table]:
             documents = set(cursor.fetchall())
         cursor.execute(COLUMNS)
         columns: dict[tuple[str, str], list[Column]] = defaultdict(list)
-        for schema, table, name, shown, base, nullable, charset in cursor.fetchall():
+        engines: dict[tuple[str, str], str] = {}
+        for schema, table, name, shown, base, nullable, charset, engine in cursor.fetchall():
+            engines[schema, table] = engine.lower()
             kind = KINDS.get(base)
             if (schema, table, f"json_valid(`{name}`)") in documents:
                 kind = "json"
@@ -69,7 +72,8 @@ def describe(session: Any, *, mariadb: bool) -> list[Table]:
         for schema, table, _, names in cursor.fetchall():
             keys.setdefault((schema, table), tuple(names.split("\n")))
     return [
-        Table(schema, name, tuple(found), keys.get((schema, name), ())) for (schema, name), found in columns.items()
+        Table(schema, name, tuple(found), keys.get((schema, name), ()), steady=engines[schema, name] in STEADY)
+        for (schema, name), found in columns.items()
     ]
 
 

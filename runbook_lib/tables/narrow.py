@@ -39,7 +39,8 @@ def narrowed(sides: Sides, number: int, pair: Pair, span: Span) -> Findings:
     for batch in _batches(sizes):
         rows, others = sides.unlike(number, both(pair), _rows_of(sides, span, size, batch))
         found = differing(rows, others) if pair.key else differing(_by_hash(rows), _by_hash(others))
-        _account_for(pair, [sizes[bucket] for bucket in batch], found, sides.common)
+        if all(view.steady for view in both(pair)):
+            _account_for(pair, [sizes[bucket] for bucket in batch], found, sides.common)
         part.take(found)
     return part
 
@@ -53,7 +54,7 @@ def _account_for(pair: Pair, counted: Sequence[Sizes], found: Sequence[Found], c
         return
     raise DatabaseError(
         f"{pair.name}: counted in groups, the source has {surplus:+,} rows against the target; looked at one by one, "
-        f"{told:+,}, and {plural(len(found), 'key')} that differ. Both were read of one moment, so one of the two is "
+        f"{told:+,}, and {plural(len(found), 'row')} that differ. Both were read of one moment, so one of the two is "
         "wrong, and nothing true can be said. Check the table's indexes on both sides (amcheck, CHECK TABLE), then "
         "compare again."
     )

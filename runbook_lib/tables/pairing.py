@@ -148,7 +148,7 @@ def _pair(name: str, here: Table, there: Table, only: Sequence[str] | None, rena
     key = here.key if set(here.key) <= set(names) else ()
     where = [names.index(part) for part in key]
     views = [
-        View(table.schema, table.name, tuple(side), tuple(side[number] for number in where))
+        View(table.schema, table.name, tuple(side), tuple(side[number] for number in where), table.steady)
         for table, side in ((here, [one for one, _ in fields]), (there, [other for _, other in fields]))
     ]
     return Pair(

@@ -11,7 +11,7 @@ from . import portable
 from .dialect import Common, Sample, Server, Statement
 from .model import Field, Key, Span, Table, View
 from .postgresql_catalog import describe
-from .postgresql_row import cast, md5, native, quoted, text, utf8
+from .postgresql_row import cast, md5, native, quoted, text, trimmed, utf8
 
 SETTINGS = {
     "timezone": "UTC",
@@ -43,6 +43,8 @@ FORMS = {
     "bool": re.compile("[01]"), "time": re.compile("([01][0-9]|2[0-3]):.*|24:00(:00([.]0+)?)?"),
     "uuid": re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
 }  # fmt: skip
+# Types of keys that can be read from whatever text `holds` lets through.
+READABLE = frozenset({"text", "varchar", "bpchar", "name", "citext", "int2", "int4", "int8", "uuid", "time"})
 INTERVALS = 64  # of the key in one statement; planning more costs more than reading the range
 
 
@@ -198,7 +200,8 @@ def _name(view: View) -> str:
 def _sampled(part: Field) -> str:
     """The text of a key that a range can begin with on both sides."""
     own = quoted(part.column.name)
-    return f"trim_scale({own}::numeric)::text" if part.kind == "number" else f"{own}::text"
+    trims = part.kind == "number" and part.column.base == "numeric"
+    return trimmed(own, Common(portable=False, modern=False)) if trims else f"{own}::text"
 
 
 def _ordered(part: Field, of: str = "t.") -> str:
@@ -220,7 +223,7 @@ def _typed(part: Field, text: str, common: Common) -> str:
     kind = _type(part)
     if part.column.base == "bool":
         return f"({text})::int::{kind}"
-    if not common.asks or part.kind in ("text", "integer", "uuid"):
+    if not common.asks or part.column.base in READABLE:
         return f"({text})::{kind}"
     name = kind.replace("'", "''")
     return f"case when pg_input_is_valid({text}, '{name}') then ({text})::{kind} end"

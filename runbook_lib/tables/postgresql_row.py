@@ -127,13 +127,22 @@ def cast(part: Field, common: Common) -> str:
             return f"encode({own}, 'hex')"
         case "json" if part.column.base != "jsonb":
             return _as_jsonb(own, common)
+        case "number" if part.column.base != "numeric":
+            return f"{own}::text"
         case "number":
-            return f"trim_scale({own}::numeric)::text"
+            return trimmed(own, common)
         case "numeric" if common.portable:
-            return f"trim_scale({own}::numeric)::text"
+            return trimmed(own, common)
         case "float" if common.portable:
             return portable.postgresql_float(own)
     return f"{own}::text"
+
+
+def trimmed(own: str, common: Common) -> str:
+    """A numeric without zeros at the end of its fraction."""
+    if common.trims:
+        return f"trim_scale({own})::text"
+    return f"case when strpos({own}::text, '.') > 0 then rtrim(rtrim({own}::text, '0'), '.') else {own}::text end"
 
 
 def _as_jsonb(own: str, common: Common) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from ..databases import Database, translated
 from ..errors import DatabaseError
 from . import dialect as dialects
-from .dialect import ASKS, BYTES_HASHED, MODERN, Common, Dialect, Method, Server, Statement
+from .dialect import ASKS, BYTES_HASHED, MODERN, TRIMS, Common, Dialect, Method, Server, Statement
 from .finding import unlike
 from .model import Options, View
 
@@ -157,6 +157,7 @@ def _common(servers: Sequence[Server], method: Method) -> Common:
         modern=alike,
         utf8=utf8,
         bytes_alike=alike_in_order,
+        trims=all(server.version >= TRIMS for server in servers if server.engine == "postgresql"),
         asks=all(server.version >= ASKS for server in servers if server.engine == "postgresql"),
         bytes_hashed=hashed,
     )

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -76,11 +76,11 @@ def _watched(pid: int) -> Iterator[_Memory]:
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(EVERY):
-            try:
+        looked = False
+        while not (looked and ended.wait(EVERY)):
+            looked = True
+            with suppress(psutil.Error, OSError):  # one ended meanwhile
                 memory.look(whole)
-            except (psutil.Error, OSError):  # one ended meanwhile
-                continue
 
     thread = threading.Thread(target=watch)
     thread.start()
