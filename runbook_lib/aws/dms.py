@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -243,19 +242,11 @@ class Dms:
 
     def statistics(self, task: DmsTask) -> list[TableStatistics]:
         """Every table of a task, all pages, by name."""
-        found: list[TableStatistics] = []
-        for item in self._pages("describe_table_statistics", "TableStatistics", ReplicationTaskArn=task.arn):
-            found.append(_statistics(item))
-        return sorted(found, key=lambda table: table.name)
-
-    def _pages(self, operation: str, key: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-        marker: dict[str, str] = {}
-        while True:
-            answer = self._client.look(operation, MaxRecords=PAGE, **parameters, **marker)
-            yield from answer.get(key, [])
-            if not answer.get("Marker"):
-                return
-            marker = {"Marker": answer["Marker"]}
+        listed = self._client.pages(
+            "describe_table_statistics", "TableStatistics",
+            ReplicationTaskArn=task.arn, PaginationConfig={"PageSize": PAGE},
+        )  # fmt: skip
+        return sorted((_statistics(item) for item in listed), key=lambda table: table.name)
 
     def start(self, task: DmsTask) -> str:
         """Start a task that was never started, or go on with one that stopped; what was asked for.

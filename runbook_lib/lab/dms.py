@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .databases import DATABASE, MARIADB
 from .dms_endpoints import Address
 from .dms_machine import Machine
+from .dms_reports import Reports
 from .dms_resources import ENDPOINT, TASK, Document
 from .dms_roles import VPC_ROLE
 from .dms_tables import Tables, load_again
@@ -182,6 +183,7 @@ class Dms(Tasks):
                     tables.change(key, ValidationState="Pending revalidation")
             else:
                 load_again(self.lab.database, arn, keys)
+                Reports(self.lab, task).tell("DMS-EVENT-0081", "Reload of table details has been requested.")
             self._runs[arn].wake()
         return {"ReplicationTaskArn": arn}
 

@@ -220,6 +220,13 @@ class Changes:
         )
         return Waiting(int(rows[0]["n"]), float(rows[0]["since"]))
 
+    def waits(self, until: int, keys: set[str]) -> bool:
+        """Whether something of these tables that was committed until a position is captured and not applied."""
+        rows = self._database.read(
+            "select distinct key from dms_changes where task = ? and position <= ?", (self._task, until)
+        )
+        return any(row["key"] in keys for row in rows)
+
 
 _DROP = "delete from dms_changes where task = ? and key = ? and"
 _LEFT_OUT = "position in (select position from dms_unapplied u where u.task = dms_changes.task and u.stops)"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NAMESPACE = "AWS/DMS"
 PERIOD = 3.0  # seconds between two datapoints
 GIB = 1 << 30
+PROC = Path("/proc")
 LARGE = {"t": 8, "c": 4, "r": 16}  # GiB of a class's size `large`, by the first letter of its family, as EC2 has them
 SIZES = {"nano": 1 / 16, "micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1.0, "xlarge": 2.0}  # times that
 _logger = logging.getLogger(__name__)
@@ -112,12 +113,12 @@ def _spilled(lab: Lab) -> int:
 
 def _swapped(lab: Lab) -> int:
     """Bytes of the lab's processes in swap; on a system that does not tell, of all processes."""
-    if not Path("/proc/self/status").exists():
+    if not (PROC / "self/status").exists():
         return int(psutil.swap_memory().used)
     total = 0
     for process in _processes(lab):
         try:
-            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            lines = (PROC / str(process.pid) / "status").read_text().splitlines()
         except OSError:  # it has ended
             continue
         total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmSwap:"))

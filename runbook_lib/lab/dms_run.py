@@ -55,6 +55,7 @@ class Run(Runner):
         self._watch: Watch | None = None
         self._meter: Meter | None = None
         self._validator: Validator | None = None
+        self._cached_until: int | None = None  # the source's position when all tables were loaded
 
     def _pause(self) -> float:
         return RUNNING_PAUSE if self._document().get("FullLoadFinishDate") else LOADING_PAUSE
@@ -184,16 +185,28 @@ class Run(Runner):
         """Every table is loaded, or in error: the end of a full load, or the beginning of ongoing replication."""
         if task["MigrationType"] == "full-load-and-cdc" and not task.get("Burst"):
             self._work_on(task)
+        stops = task["ReplicationTaskSettings"]["FullLoadSettings"]["StopTaskCachedChangesApplied"]
+        if stops and task["MigrationType"] != "full-load" and self._caches(replication):
+            return True
         self._change(FullLoadFinishDate=now())
         self._reports.say("TASK_MANAGER", "All tables are loaded.")
         if task["MigrationType"] == "full-load":
             self._stop(task, replication, "FULL_LOAD_ONLY_FINISHED")
             return False
-        if task["ReplicationTaskSettings"]["FullLoadSettings"]["StopTaskCachedChangesApplied"]:
+        if stops:
             self._stop(task, replication, "STOPPED_AFTER_CACHED_EVENTS")
             return False
         self._reports.say("TARGET_APPLY", "Cached changes are applied; ongoing replication begins.")
         return True
+
+    def _caches(self, replication: Replication) -> bool:
+        """Whether something that was committed while the tables were loaded is still to be applied."""
+        assert self._watch is not None
+        if self._cached_until is None:
+            self._cached_until = replication.position()
+            return True  # the next look reads until there
+        loaded = {table["Key"] for table in self._tables.all() if table["TableState"] == COMPLETED}
+        return self._watch.changes.waits(self._cached_until, loaded)
 
     def _work_on(self, task: Document) -> None:
         """Let the shop go on working while its tables are loaded: counters that stay at zero would prove nothing.

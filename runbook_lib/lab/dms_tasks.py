@@ -9,7 +9,7 @@ from .dms_endpoints import Endpoints
 from .dms_mappings import read_mappings
 from .dms_resources import ENDPOINT, INSTANCE, TASK, Document, check_name, chosen, filtered, merged, now, paged
 from .dms_settings import expanded
-from .dms_tables import SHOWN, Tables, counted
+from .dms_tables import Tables, counted, shown
 from .protocol import Call, Refusal
 
 CREATING_SECONDS = 2.0  # times pace
@@ -149,10 +149,8 @@ class Tasks(Endpoints):
             if test["Name"] not in members:
                 raise Refusal("InvalidParameterValueException", f"Unrecognized filter name {test['Name'][:100]!r}.")
             tables = [table for table in tables if table[members[test["Name"]]] in test["Values"]]
-        none_counted = {"FullLoadCondtnlChkFailedRows": 0, "FullLoadErrorRows": 0}  # DynamoDB's only (DMS API)
-        shown = [chosen(table, *SHOWN) | none_counted for table in tables]
         return {
-            **paged(shown, "TableStatistics", parameters, most=500),
+            **paged([shown(table) for table in tables], "TableStatistics", parameters, most=500),
             "ReplicationTaskArn": task["ReplicationTaskArn"],
         }
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SECRETIVE = "-c log_min_error_statement=panic"  # a session's statement that fails is not in the log: it has a password
 OLDEST = 16  # replication that skips a transaction, and subscriptions with `origin = none`
 SUPERUSER = "postgres"
+ROOTS = (Path("/usr/lib/postgresql"), Path("/opt/homebrew/opt"), Path("/usr/local/opt"))  # where systems install it
 HALF_MADE = "half-made-"
 LOG_LIMIT = 16 << 20  # bytes; a longer log is begun anew at the next start
 ENDED = "its process ended while it was starting"
@@ -110,8 +111,7 @@ def _candidates() -> Iterator[tuple[str, Path]]:
     on_path = shutil.which("postgres")
     if on_path:
         yield "the PATH", Path(on_path).resolve().parent
-    roots = (Path("/usr/lib/postgresql"), Path("/opt/homebrew/opt"), Path("/usr/local/opt"))
-    found = [path for root in roots for path in root.glob("*/bin/postgres")]
+    found = [path for root in ROOTS for path in root.glob("*/bin/postgres")]
     for path in sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.parts[-3])], reverse=True):
         yield "the system", path.parent
 

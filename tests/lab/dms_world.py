@@ -201,6 +201,12 @@ class World:
         faults.mend(self.lab, self.services, fault)
 
 
+def under_way(world: World, table: str) -> dict[str, Any] | None:
+    """A table's statistics while it is being loaded, when some rows are there."""
+    seen = world.statistics().get(table, {"FullLoadRows": 0})
+    return seen if seen["FullLoadRows"] and seen["TableState"] == "Full load" else None
+
+
 def _digest(side: psycopg.Connection[Any], table: str) -> str:
     hashes = f"select md5(t::text) as h from {table} t"
     query = f"select count(*), md5(coalesce(string_agg(h, '' order by h), '')) from ({hashes}) q"

@@ -11,14 +11,22 @@ from typing import Any
 
 import pytest
 
-from runbook_lib.lab import dms
+from runbook_lib.aws.client import Credentials, Session
+from runbook_lib.aws.dms import PAGE
+from runbook_lib.aws.dms import Dms as Library
+from runbook_lib.lab import dms, dms_instances
+from runbook_lib.lab.core import CLOUD_REGION
 from runbook_lib.lab.dms_counters import Changes
 from runbook_lib.lab.dms_replication import Copy, Subscription
 from runbook_lib.lab.dms_runner import Runner
 from runbook_lib.lab.dms_settings import DEFAULTS
-from runbook_lib.lab.dms_tables import Tables
+from runbook_lib.lab.dms_tables import COMPLETED, FAILED, Tables
+from runbook_lib.lab.front import Front
+from runbook_lib.lab.moto_bridge import Moto
 from runbook_lib.lab.protocol import Refusal
+from runbook_lib.lab.server import Server
 
+from .conftest import ACCESS_KEY, SECRET_KEY, SmallS3
 from .dms_world import World, eventually, furnished
 
 
@@ -165,6 +173,17 @@ def test_the_first_start_is_the_only_start(world: World) -> None:
     refused(world, code, text, "StartReplicationTask", StartReplicationTaskType="start-replication", **start)
 
 
+def test_a_target_is_not_reloaded_by_a_first_start_nor_by_a_task_that_loads_nothing(world: World) -> None:
+    code, how = "InvalidParameterCombinationException", {"StartReplicationTaskType": "reload-target"}
+    text = "^Start Type : RELOAD_TARGET, not valid for tasks running for the first time$"
+    refused(world, code, text, "StartReplicationTask", ReplicationTaskArn=world.task, **how)
+    changes = world.new_task("changes", "cdc")
+    world.lab.database.update("dms.task", changes, Started=True, Status="stopped")
+    text = "^Start Type : RELOAD_TARGET, not valid for the type : cdc$"
+    refused(world, code, text, "StartReplicationTask", ReplicationTaskArn=changes, **how)
+    assert world.described(changes)["Status"] == "stopped"
+
+
 def test_what_runs_can_be_neither_modified_nor_deleted_nor_started(world: World) -> None:
     world.lab.database.update("dms.task", world.task, Status="running")
     for operation, more in (
@@ -197,6 +216,32 @@ def test_a_resource_in_use_is_not_deleted(world: World) -> None:
             EndpointArn=known["SourceEndpointArn"])  # fmt: skip
     refused(world, "InvalidResourceStateFault", "has tasks", "DeleteReplicationInstance",
             ReplicationInstanceArn=known["ReplicationInstanceArn"])  # fmt: skip
+
+
+def test_an_instance_is_made_in_its_time_modified_and_deleted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.lab.database.set("pace", 10)
+    made = world.call("CreateReplicationInstance", ReplicationInstanceIdentifier="Second",
+                      ReplicationInstanceClass="dms.t3.small")["ReplicationInstance"]  # fmt: skip
+    which = {"ReplicationInstanceArn": made["ReplicationInstanceArn"]}
+    where = {"Filters": [{"Name": "replication-instance-id", "Values": ["second"]}]}
+
+    def seen() -> dict[str, Any]:
+        (found,) = world.call("DescribeReplicationInstances", **where)["ReplicationInstances"]
+        return dict(found)
+
+    assert made["ReplicationInstanceStatus"] == seen()["ReplicationInstanceStatus"] == "creating"
+    later = time.time() + 10 * 3
+    monkeypatch.setattr(dms_instances, "now", lambda: later)
+    assert seen()["ReplicationInstanceStatus"] == "available" and seen()["AllocatedStorage"] == 50
+    changes = {"ReplicationInstanceClass": "dms.r5.large", "AllocatedStorage": 200, "MultiAZ": True}
+    answer = world.call("ModifyReplicationInstance", **which, **changes)["ReplicationInstance"]
+    assert answer == seen() == {**made, **changes, "ReplicationInstanceStatus": "available"}
+    answer = world.call("DeleteReplicationInstance", **which)["ReplicationInstance"]
+    assert answer["ReplicationInstanceStatus"] == "deleting"
+    refused(world, "ResourceNotFoundFault", "No Replication Instances found", "DescribeReplicationInstances", **where)
+    refused(world, "ResourceNotFoundFault", "not found", "ModifyReplicationInstance", **which)
+    (left,) = world.call("DescribeReplicationInstances")["ReplicationInstances"]
+    assert left["ReplicationInstanceIdentifier"] == "migration-instance"
 
 
 def test_without_its_role_no_instance_can_be_made(world: World) -> None:
@@ -299,6 +344,64 @@ def test_a_lab_that_stops_does_not_wait_for_a_run_that_hangs(world: World, monke
     assert time.monotonic() - began < 5
     let_go.set()
     assert run.join(10)
+
+
+def make_tables(world: World, count: int) -> Tables:
+    """As many tables as no shop has, in the task's statistics."""
+    tables = Tables(world.lab.database, world.task)
+    with world.lab.database.writing():
+        for number in range(count):
+            tables.begin("shop", f"t{number:03}", number, validated=False)
+    return tables
+
+
+def test_statistics_come_in_pages_and_by_schema_name_and_state(world: World) -> None:
+    tables = make_tables(world, 25)
+    which = {"ReplicationTaskArn": world.task, "MaxRecords": 20}
+    first = world.call("DescribeTableStatistics", **which)
+    second = world.call("DescribeTableStatistics", **which, Marker=first["Marker"])
+    assert (len(first["TableStatistics"]), len(second["TableStatistics"])) == (20, 5) and "Marker" not in second
+    names = [table["TableName"] for page in (first, second) for table in page["TableStatistics"]]
+    assert names == [f"t{number:03}" for number in range(25)]
+    for number in range(22):
+        tables.change(f"shop.t{number:03}", TableState=COMPLETED)
+    tables.change("shop.t024", TableState=FAILED)
+
+    def found(**filters: list[str]) -> tuple[list[str], bool]:
+        given = [{"Name": name.replace("_", "-"), "Values": values} for name, values in filters.items()]
+        answer = world.call("DescribeTableStatistics", **which, Filters=given)
+        return [table["TableName"] for table in answer["TableStatistics"]], "Marker" in answer
+
+    assert found(table_state=[FAILED]) == (["t024"], False)
+    assert found(table_state=[FAILED, "Before load"]) == (["t022", "t023", "t024"], False)
+    assert found(table_state=[COMPLETED]) == (names[:20], True)
+    assert found(table_state=[COMPLETED], table_name=["t021", "t024"]) == (["t021"], False)
+    assert found(schema_name=["another"]) == ([], False)
+    refused(world, "InvalidParameterValueException", "Unrecognized filter name 'colour'", "DescribeTableStatistics",
+            ReplicationTaskArn=world.task, Filters=[{"Name": "colour", "Values": ["blue"]}])  # fmt: skip
+    refused(world, "InvalidParameterValueException", "between 20 and 500", "DescribeTableStatistics",
+            ReplicationTaskArn=world.task, MaxRecords=501)  # fmt: skip
+
+
+def test_the_library_reads_the_statistics_of_more_tables_than_a_page_has(world: World, moto: Moto) -> None:
+    make_tables(world, PAGE + 3)
+    server = Server(Front(ACCESS_KEY, SECRET_KEY, {"dms": world.dms}, SmallS3(), moto, lambda *_: None), 0)
+    asked: list[tuple[str, Any]] = []
+
+    def record(kind: str, **fields: Any) -> None:
+        asked.append((fields["operation"], fields["parameters"].get("Marker")))
+
+    url = server.listen()
+    server.run()
+    try:
+        session = Session(record=record, endpoint_url=url, credentials=Credentials(ACCESS_KEY, SECRET_KEY),
+                          home_region=CLOUD_REGION)  # fmt: skip
+        library = Library(session, CLOUD_REGION)
+        found = library.statistics(library.task(None))
+    finally:
+        server.stop()
+    assert [table.name for table in found] == [f"shop.t{number:03}" for number in range(PAGE + 3)]
+    assert [marker for operation, marker in asked if operation == "DescribeTableStatistics"] == [None, str(PAGE)]
 
 
 def test_tables_without_new_changes_cost_nothing(world: World) -> None:

@@ -85,6 +85,9 @@ def test_a_sequence_that_is_behind_makes_a_real_insert_fail(world: World) -> Non
 def test_a_table_without_grants_stays_in_error_until_it_is_granted(world: World) -> None:
     world.plant("table-without-grants")
     eventually(lambda: world.statistics().get("shop.returns", {}).get("TableState") == "Table error")
+    returns = world.statistics()["shop.returns"]
+    assert (returns["ValidationState"], returns["ValidationFailedRecords"]) == ("Table error", 0)
+    assert "in error" in returns["ValidationStateDetails"]
     stats = world.described()["ReplicationTaskStats"]
     assert stats["TablesErrored"] == 1 and world.described()["Status"] == "running"
     assert len(world.bus.said("permission denied for table returns")) == 2  # an error and a warning, and only once
@@ -148,15 +151,18 @@ def test_a_swap_pause_stops_reading_and_says_so(world: World) -> None:
 def test_a_lag_captures_and_does_not_apply(world: World) -> None:
     before = world.in_step()["shop.customers"]
     world.plant("replication-lag")
-    eventually(lambda: world.lab.database.get("dms.task", world.task)["HeldBack"] == "replication-lag")  # type: ignore[index]
+    eventually(lambda: (world.lab.database.get("dms.task", world.task) or {}).get("HeldBack") == "replication-lag")
     change(world)
     eventually(lambda: world.bus.metrics.get("CDCLatencyTarget", 0) >= 1)
     assert world.bus.metrics["CDCLatencySource"] == 0 and world.bus.metrics["CDCIncomingChanges"] == 11
+    eventually(lambda: world.bus.metrics["CDCChangesDiskTarget"] == 11, "what waits while nobody applies is on disk")
+    assert world.bus.metrics["CDCChangesMemoryTarget"] == world.bus.metrics["CDCChangesMemorySource"] == 0
     seen = world.statistics()["shop.customers"]
     assert seen["Updates"] == before["Updates"] + 11 and seen["AppliedUpdates"] == before["AppliedUpdates"]
     world.mend("replication-lag")
     assert world.in_step()["shop.customers"]["AppliedUpdates"] == seen["Updates"]
     eventually(lambda: world.bus.metrics["CDCLatencyTarget"] == 0)
+    eventually(lambda: world.bus.metrics["CDCChangesDiskTarget"] == 0)
 
 
 def test_a_missing_role_is_missing_also_after_a_restart(world: World) -> None:

