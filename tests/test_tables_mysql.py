@@ -7,7 +7,9 @@ import importlib
 import itertools
 import json
 import math
+import os
 import random
+import secrets
 import struct
 import threading
 import uuid
@@ -19,7 +21,7 @@ from unittest.mock import Mock
 import pytest
 
 from runbook_lib import tables
-from runbook_lib.databases import Database, translated
+from runbook_lib.databases import Database, from_url, translated
 from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import mariadb, postgres
 from runbook_lib.tables import portable
@@ -174,21 +176,50 @@ def compared(source: Database, target: Database) -> dict[str, TableResult]:
     return {table.name: table for table in found.compared}
 
 
-@pytest.fixture(scope="module")
-def torture(maria: mariadb.Server, server: postgres.Server) -> dict[str, TableResult]:
-    """A table for each pair of values, with a key and without."""
-    here, there = ["set sql_mode = ''"], "create schema shop;"
+def torture_scripts(schema: str, *, without: str = "") -> tuple[list[str], str]:
+    """A table for each pair of values, with a key and without; but for pairs of a type that a server lacks."""
+    here, there = ["set sql_mode = ''"], f"create schema {schema}; set search_path = {schema};"
     for number, (_, pair) in enumerate(PAIRS.items()):
         for key, column in (("key", "id int primary key"), ("none", "id int")):
             if key == "none" and {pair[0], pair[2]} & {"json", "jsonb"} and pair[2] != "text":
                 continue  # refused, see below
-            name = f"shop.{key}{number}"
+            if pair[0] == without:
+                continue
+            name = f"{key}{number}"
             here += [f"create table {name} ({column}, v {pair[0]} null)"]
             here += [f"insert into {name} values (1, {pair[1]}), (2, null)"]
             there += (
                 f"create table {name} ({column}, v {pair[2]}); insert into {name} values (1, {pair[3]}), (2, null);"
             )
+    return here, there
+
+
+@pytest.fixture(scope="module")
+def torture(maria: mariadb.Server, server: postgres.Server) -> dict[str, TableResult]:
+    here, there = torture_scripts("shop")
     return compared(in_mariadb(maria, "shop", here), in_postgresql(server, "torture", there))
+
+
+@pytest.mark.skipif("RUNBOOK_MYSQL_URL" not in os.environ, reason="RUNBOOK_MYSQL_URL names no MySQL server")
+def test_mysql_itself_is_told_apart_as_mariadb_is(server: postgres.Server) -> None:
+    """On a server of yours, in a database of its own: RUNBOOK_MYSQL_URL=mysql://user@host:port/any, and its password
+    in RUNBOOK_MYSQL_PASSWORD. MySQL has no type uuid."""
+    given = from_url(os.environ["RUNBOOK_MYSQL_URL"]).with_password(os.environ.get("RUNBOOK_MYSQL_PASSWORD", ""))
+    name = f"runbook_test_{secrets.token_hex(4)}"
+    here, there = torture_scripts(name, without="uuid")
+    with given.session(read_only=False) as session, session.cursor() as cursor:
+        cursor.execute(f"create database {name} character set utf8mb4")
+        try:
+            for statement in (f"use {name}", *here):
+                cursor.execute(statement)
+            found = compared(replace(given, name=name), in_postgresql(server, name, there))
+        finally:
+            cursor.execute(f"drop database {name}")
+    expected = {f"{name}.key{number}": alike == "alike" for number, (alike, _) in enumerate(PAIRS)}
+    wrong = [list(PAIRS)[int(table.partition(".key")[2])] for table, ok in expected.items()
+             if table in found and found[table].ok is not ok]  # fmt: skip
+    assert not wrong, wrong
+    assert len(set(found) & set(expected)) == sum(pair[0] != "uuid" for pair in PAIRS.values())
 
 
 @pytest.mark.parametrize("what", ALIKE)
