@@ -188,12 +188,11 @@ def _open_mysql(database: Database, read_only: bool, statement_timeout: float, s
         cursor.execute("set session time_zone = '+00:00'")
         if statement_timeout:
             _limit_mysql(cursor, statement_timeout)
+        if read_only:  # of the session: DDL ends a transaction by itself, and would not be held by that one's
+            cursor.execute("set session transaction read only")
         if snapshot:
             cursor.execute("set session transaction isolation level repeatable read")
-            only = ", read only" if read_only else ""
-            cursor.execute(f"start transaction with consistent snapshot{only}")
-        elif read_only:
-            cursor.execute("set session transaction read only")
+            cursor.execute("start transaction with consistent snapshot")
     return connection
 
 

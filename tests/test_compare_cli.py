@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from runbook_lib import cli, compare_cli, tables
+from runbook_lib import Runbook, cli, compare_cli, tables
 from runbook_lib.databases import Database
 from runbook_lib.errors import DatabaseError
 from runbook_lib.settings import PACKAGE_ROOT
-from tests.servers import in_postgresql, postgresql
+from tests.servers import in_mariadb, in_postgresql, mariadb_server, postgresql
+from tests.throwaway import ThrowawayLab
 
 SCRIPT = """
 create table orders (id int primary key, total numeric); insert into orders select i, i from generate_series(1, 9) i"""
@@ -40,11 +42,11 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Database]]:
 def compare(sides: list[Database]) -> Compare:
     """Runs the command; answers with its exit code, standard output and standard error."""
 
-    def run(*arguments: str, passwords: bool = True) -> tuple[int, str, str]:
+    def run(*arguments: str, passwords: bool = True, **variables: str) -> tuple[int, str, str]:
         where = [str(side) for side in sides]
         secrets = ["--source-password", "env:SECRET", "--target-password", "env:SECRET"] if passwords else []
         command = [sys.executable, "-m", "runbook_lib.cli", "compare-tables", *where, *arguments, *secrets]
-        environment = {**os.environ, "SECRET": sides[0].password}
+        environment = {**os.environ, "SECRET": sides[0].password, **variables}
         done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE_ROOT, env=environment)
         assert sides[0].password not in done.stdout + done.stderr
         return done.returncode, done.stdout, done.stderr
@@ -71,6 +73,19 @@ def test_the_result_can_be_had_for_machines(compare: Compare) -> None:
     found = json.loads(said)
     assert (code, [table["name"] for table in found["tables"]]) == (1, ["public.orders"])
     assert found["tables"][0]["differences"][0]["target"] == {"id": "5", "total": "5.0"}
+
+
+def test_a_terminal_is_told_how_far_it_is_and_what_machines_read_stays_json(compare: Compare) -> None:
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "200"}
+    code, said, aside = compare("public.same", "--json", **terminal)
+    assert (code, json.loads(said)["ok"], "\x1b" in said) == (0, True, False)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", aside)
+    assert re.search(r"public\.same \(1 of 1\), comparing .* 9/9", shown), shown
+    _, said, aside = compare("public.orders", "--json", "--rounds", "0", **terminal)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", aside)
+    assert re.search(r"public\.orders \(1 of 1\), comparing 1 differ .* 9/9", shown), shown
+    assert json.loads(said)["tables"][0]["different"] == 1
+    assert not compare("public.same", "--json")[2].strip()  # no terminal, no bar
 
 
 def test_tables_that_dms_keeps_for_itself_are_left_out_unless_they_are_named(
@@ -121,6 +136,52 @@ def test_what_was_found_is_kept_with_the_environment_that_was_opened_and_no_row_
     monkeypatch.setattr(tables, "compare", lambda *_: (_ for _ in ()).throw(DatabaseError("an index lies")))
     assert isinstance(CliRunner().invoke(app, ["shop:source", "shop:target"]).exception, DatabaseError)
     assert (kept[1]["ok"], kept[1]["reason"]) == (False, "an index lies")
+
+
+def test_the_labs_databases_are_compared_and_the_record_of_the_run_says_so(lab: ThrowawayLab) -> None:
+    lab.reset("06")
+    rb = Runbook.open("lab", notebook="06_validate_dms")
+    assert rb.dms.replicate().ok
+    command = [sys.executable, "-m", "runbook_lib.cli", "compare-tables", "lab:source", "lab:target", "shop.%"]
+    command += ["--exclude", "shop.runbook_heartbeat"]
+    try:
+        same = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE_ROOT)
+        assert same.returncode == 0, same.stdout + same.stderr
+        with rb.dms.target.session(read_only=False) as session:
+            session.execute("set role dms")
+            session.execute("update shop.customers set name = name || ' ' where id = 42")
+        other = subprocess.run([*command, "--pause", "0"], capture_output=True, text=True, cwd=PACKAGE_ROOT)
+        assert (other.returncode, "shop.customers: 1 different" in other.stdout) == (1, True), other.stderr
+        kept = [event for event in rb.run.events.read() if event.get("key") == "tables compared"]
+        assert [(event["command"], event["value"]["ok"]) for event in kept] == [
+            ("runbook compare-tables", True), ("runbook compare-tables", False),
+        ]  # fmt: skip
+        assert kept[0]["value"]["source"] == str(rb.dms.source)
+        assert sum(table["source_rows"] for table in kept[0]["value"]["tables"]) > 1000
+    finally:
+        lab.reset("00")
+
+
+def test_a_mariadb_is_compared_by_its_address_gently_and_under_other_names(
+    sides: list[Database], tmp_path: Path
+) -> None:
+    made = SCRIPT.replace("from generate_series(1, 9) i", "from (select seq i from seq_1_to_9) numbers").split(";")
+    with mariadb_server(tmp_path / "maria") as server:
+        maria = in_mariadb(server, "shop", made)
+        command = [
+            sys.executable, "-m", "runbook_lib.cli", "compare-tables", str(maria), str(sides[0]), "shop.orders",
+            "--source-password", "env:MARIA", "--target-password", "env:SECRET", "--gentle", "--pause", "0",
+        ]  # fmt: skip
+        secrets = {**os.environ, "MARIA": maria.password, "SECRET": sides[0].password}
+        said = [
+            subprocess.run([*command, *more], capture_output=True, text=True, cwd=PACKAGE_ROOT, env=secrets)
+            for more in (["--rename", "shop.orders=public.same"], ["--rename", "shop.orders=public.sam"], [])
+        ]
+    assert command[4].startswith("mysql://root@")
+    assert [done.returncode for done in said] == [0, 1, 1], [done.stderr for done in said]
+    assert said[0].stdout.startswith("The rows are the same. 9 rows in 1 table are the same")
+    assert "not on the target, where it is to be called public.sam" in said[1].stdout
+    assert "shop.orders: not on the target" in said[2].stdout
 
 
 def test_columns_can_be_left_out(compare: Compare) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import postgres, processes
 from runbook_lib.tables import finding, ranges, reading
 from runbook_lib.tables.dialect import Common, Statement
+from runbook_lib.tables.finding import Findings
 from runbook_lib.tables.model import Progress, Span, View
 from runbook_lib.tables.postgresql import PostgreSQL
 from tests.servers import in_postgresql, postgresql
@@ -264,6 +269,24 @@ def test_both_sides_are_read_as_of_one_moment(make: Make, workers: int) -> None:
     assert not tables.compare(*sides, pairs, replace(QUICK, workers=workers)).ok
 
 
+def test_both_sides_are_read_at_the_same_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the two can end what it reads before the other has begun."""
+    sides = make(ORDERS.format(1000), then="update shop.orders set total = 7 where id = 500")
+    usual, together, begun = reading.Side.raw, threading.Barrier(2, timeout=60), list[str]()
+
+    def raw(side: reading.Side, number: int, statement: Statement) -> list[Any]:
+        begun.append(side.database.name)
+        together.wait()
+        return usual(side, number, statement)
+
+    monkeypatch.setattr(reading.Side, "raw", raw)
+    monkeypatch.setattr(reading.Side, "ask", lambda side, *asked: asked[1].taken(usual(side, *asked)))  # of one alone
+    assert compare(sides).compared[0].different == 1
+    asked = list(zip(begun[::2], begun[1::2], strict=True))
+    assert len(asked) == 5  # its digest, its buckets, the rows of one of them, the row that differs, its values
+    assert all(set(once) == {side.name for side in sides} for once in asked)
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("workers", "rows", "expected"), [(4, 49, 1), (4, 120, 3), (4, 2000, 4), (1, 2000, 1)])
 def test_a_session_more_for_so_many_rows(make: Make, workers: int, rows: int, expected: int) -> None:
@@ -483,6 +506,39 @@ def test_gentle_takes_one_session_and_finds_the_same(make: Make) -> None:
 
     found = tables.compare(*sides, tables.pairs(*sides, ["shop.%"]), replace(QUICK, gentle=True), count)
     assert (found.compared[0].missing, sessions) == (1, {1})
+
+
+def test_gentle_takes_one_small_range_after_the_other_and_rests_after_each_as_long_as_it_worked(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first range takes one second, the second two, … by a clock that only they set forward."""
+    comparing = importlib.import_module("runbook_lib.tables.compare")
+    usual, tasks, rests = comparing._Table._range, list[ranges.Task](), list[float | None]()
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            rests.append(timeout)
+            return self.is_set()
+
+    def work(table: Any, number: int, task: ranges.Task) -> Findings:
+        tasks.append(task)
+        found: Findings = usual(table, number, task)
+        return found
+
+    clock = SimpleNamespace(monotonic=lambda: sum(range(len(tasks) + 1)), sleep=time.sleep)
+    monkeypatch.setattr(comparing, "time", clock)
+    monkeypatch.setattr(comparing, "threading", SimpleNamespace(Event=Stop, Lock=threading.Lock))
+    monkeypatch.setattr(comparing._Table, "_range", work)
+    sides = make(ORDERS.format(60_000))
+    assert compare(sides, options=replace(QUICK, gentle=True, workers=4)).ok
+    assert len(tasks) == round(60_000 / ranges.GENTLE_GRAIN)
+    assert [(task.first, len(task.parts)) for task in tasks] == [(number, 1) for number in range(len(tasks))]
+    assert all(task.span.rows <= 1.1 * ranges.GENTLE_GRAIN for task in tasks)
+    assert rests == [number + 1 for number in range(len(tasks))]
+    tasks.clear()
+    rests.clear()
+    assert compare(sides).ok
+    assert (len(tasks), rests) == (2, [])
 
 
 def test_the_source_writes_no_temporary_file_and_nothing_else(server: postgres.Server, make: Make) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import itertools
 import json
 import math
+import os
 import random
+import secrets
 import struct
 import threading
 import uuid
@@ -19,7 +22,7 @@ from unittest.mock import Mock
 import pytest
 
 from runbook_lib import tables
-from runbook_lib.databases import Database, translated
+from runbook_lib.databases import Database, from_url, translated
 from runbook_lib.errors import DatabaseError
 from runbook_lib.lab import mariadb, postgres
 from runbook_lib.tables import portable, reading
@@ -179,20 +182,27 @@ def compared(source: Database, target: Database) -> dict[str, TableResult]:
     return {table.name: table for table in found.compared}
 
 
-@pytest.fixture(scope="module")
-def torture(maria: mariadb.Server, server: postgres.Server) -> dict[str, TableResult]:
-    """A table for each pair of values, with a key and without."""
-    here, there = ["set sql_mode = ''"], "create schema shop;"
+def torture_scripts(schema: str, *, without: str = "") -> tuple[list[str], str]:
+    """A table for each pair of values, with a key and without; but for pairs of a type that a server lacks."""
+    here, there = ["set sql_mode = ''"], f"create schema {schema}; set search_path = {schema};"
     for number, (_, pair) in enumerate(PAIRS.items()):
         for key, column in (("key", "id int primary key"), ("none", "id int")):
             if key == "none" and {pair[0], pair[2]} & {"json", "jsonb"} and pair[2] != "text":
                 continue  # refused, see below
-            name = f"shop.{key}{number}"
+            if pair[0] == without:
+                continue
+            name = f"{key}{number}"
             here += [f"create table {name} ({column}, v {pair[0]} null)"]
             here += [f"insert into {name} values (1, {pair[1]}), (2, null)"]
             there += (
                 f"create table {name} ({column}, v {pair[2]}); insert into {name} values (1, {pair[3]}), (2, null);"
             )
+    return here, there
+
+
+@pytest.fixture(scope="module")
+def torture(maria: mariadb.Server, server: postgres.Server) -> dict[str, TableResult]:
+    here, there = torture_scripts("shop")
     return compared(in_mariadb(maria, "shop", here), in_postgresql(server, "torture", there))
 
 
@@ -218,6 +228,28 @@ def test_a_table_that_no_snapshot_holds_still_may_be_written_while_it_is_compare
         source, target, tables.pairs(source, target, ["restless.t"]), tables.Options(rounds=0)
     ).compared
     assert (found.different, found.missing, found.extra) == (1, 1, 0)
+
+
+@pytest.mark.skipif("RUNBOOK_MYSQL_URL" not in os.environ, reason="RUNBOOK_MYSQL_URL names no MySQL server")
+def test_mysql_itself_is_told_apart_as_mariadb_is(server: postgres.Server) -> None:
+    """On a server of yours, in a database of its own: RUNBOOK_MYSQL_URL=mysql://user@host:port/any, and its password
+    in RUNBOOK_MYSQL_PASSWORD. MySQL has no type uuid."""
+    given = from_url(os.environ["RUNBOOK_MYSQL_URL"]).with_password(os.environ.get("RUNBOOK_MYSQL_PASSWORD", ""))
+    name = f"runbook_test_{secrets.token_hex(4)}"
+    here, there = torture_scripts(name, without="uuid")
+    with given.session(read_only=False) as session, session.cursor() as cursor:
+        cursor.execute(f"create database {name} character set utf8mb4")
+        try:
+            for statement in (f"use {name}", *here):
+                cursor.execute(statement)
+            found = compared(replace(given, name=name), in_postgresql(server, name, there))
+        finally:
+            cursor.execute(f"drop database {name}")
+    expected = {f"{name}.key{number}": alike == "alike" for number, (alike, _) in enumerate(PAIRS)}
+    wrong = [list(PAIRS)[int(table.partition(".key")[2])] for table, ok in expected.items()
+             if table in found and found[table].ok is not ok]  # fmt: skip
+    assert not wrong, wrong
+    assert len(set(found) & set(expected)) == sum(pair[0] != "uuid" for pair in PAIRS.values())
 
 
 @pytest.mark.parametrize("what", ALIKE)
@@ -255,7 +287,8 @@ def test_two_servers_of_one_kind_are_told_apart_as_well(what: str, within: dict[
 @pytest.fixture(scope="module")
 def within(maria: mariadb.Server) -> dict[str, TableResult]:
     """Each value that is told apart beside another of its type, in two databases of MariaDB."""
-    others = {"int": "0", "decimal(10,2)": "7", "decimal(10,0)": "7", "double": "7", "float": "7", "tinyint(1)": "7",
+    others = {"int": "0", "decimal(10,2)": "7", "decimal(10,0)": "7", "decimal(10,0) unsigned": "7",
+              "decimal(5,0) zerofill": "7", "double": "7", "float": "7", "tinyint(1)": "7",
               "bigint": "7", "bigint unsigned": "7", "json": "'[7]'", "varbinary(10)": "x'07'", "varchar(10)": "'7'",
               "date": "'2007-07-07'", "datetime": "'2007-07-07'", "datetime(6)": "'2007-07-07'", "time": "'07:07'",
               "timestamp": "'2007-07-07'", "time(6)": "'07:07'", "set('a','b')": "'b'", "enum('a','b')": "'b'",
@@ -297,37 +330,94 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
         ("id int, name varchar(20) collate utf8mb4_nopad_bin, primary key (id, name)",
          "id int, name text, primary key (id, name)"),
         ("id bigint, name varchar(20)", "id bigint, name text"),
+        ("id uuid primary key, name varchar(20)", "id uuid primary key, name text"),
+        ("id char(36) primary key, name varchar(20)", "id uuid primary key, name text"),
+        ("id uuid, name varchar(20), primary key (id, name)", "id text, name text, primary key (id, name)"),
     ],
 )  # fmt: skip
 def test_exactly_the_rows_that_differ_are_found_in_every_kind_of_key(
     maria: mariadb.Server, server: postgres.Server, here: str, there: str
 ) -> None:
-    name = f"shop_keys{next(numbers)}"
+    """On PostgreSQL, and in another database of MariaDB."""
+    name, as_uuid = f"shop_keys{next(numbers)}", "uuid" in here + there
     plain = rows(1000)
     changed = [(key + 3, text) if number in (0, 511) else (key, text) for number, (key, text) in enumerate(plain)]
     changed = [row for number, row in enumerate(changed) if number not in (77, 999)] + [(10**6, "extra")]
-    source = in_mariadb(maria, name, [f"create table t ({here})", "insert into t values " + listed(plain)])
-    target = in_postgresql(
-        server,
-        name,
-        f"create schema {name}; create table {name}.t ({there}); insert into {name}.t values {listed(changed)}",
-    )
-    found = compared(source, target)[f"{name}.t"]
-    assert (found.source_rows, found.target_rows) == (1000, 999)
-    if "primary key (name)" in here:
-        assert (found.different, found.missing, found.extra) == (2, 2, 1)
-    else:
-        assert (found.different, found.missing, found.extra) == (0, 4, 3)
-    shown = {(one.source or one.target or {})["name"] for one in found.differences}
-    assert shown == {plain[n][1] for n in (0, 511, 77, 999)} | {"extra"}
+    old, new = (f"insert into t values {listed(side, as_uuid=as_uuid)}" for side in (plain, changed))
+    source = in_mariadb(maria, name, [f"create table t ({here})", old])
+    script = f"create schema {name}; set search_path = {name}; create table t ({there}); {new}"
+    beside = in_mariadb(maria, f"{name}_too", [f"create table t ({here})", new])
+    for target, renamed in ((in_postgresql(server, name, script), {}), (beside, {f"{name}.t": f"{beside.name}.t"})):
+        pairs = tables.pairs(source, target, [f"{name}.t"], renamed=renamed)
+        (found,) = tables.compare(source, target, pairs, QUICK).compared
+        assert (found.source_rows, found.target_rows) == (1000, 999)
+        if "primary key (name)" in here:
+            assert (found.different, found.missing, found.extra) == (2, 2, 1)
+        else:
+            assert (found.different, found.missing, found.extra) == (0, 4, 3)
+        shown = {(one.source or one.target or {})["name"] for one in found.differences}
+        assert shown == {plain[n][1] for n in (0, 511, 77, 999)} | {"extra"}
+        back = {new: old for old, new in renamed.items()}
+        pairs = tables.pairs(target, source, [f"{target.name}.t"], renamed=back)
+        (back_again,) = tables.compare(target, source, pairs, QUICK).compared
+        assert (back_again.missing, back_again.extra) == (found.extra, found.missing)
     again = compared(source, source)[f"{name}.t"]
     assert again.ok and again.source_rows == 1000
-    back = tables.compare(target, source, tables.pairs(target, source, [f"{name}.t"]), QUICK).compared[0]
-    assert (back.missing, back.extra) == (found.extra, found.missing)
 
 
-def listed(values: list[tuple[int, str]]) -> str:
-    return ", ".join(f"({key}, '{text}')" for key, text in values)
+def listed(values: list[tuple[int, str]], *, as_uuid: bool = False) -> str:
+    """Rows as SQL has them; uuids of every version, as MariaDB's order of them depends on that."""
+    return ", ".join(f"({_uuid(key) if as_uuid else key}, '{text}')" for key, text in values)
+
+
+def _uuid(number: int) -> str:
+    return f"'{uuid.UUID(hashlib.md5(str(number).encode()).hexdigest(), version=1 + number % 5)}'"
+
+
+@pytest.mark.usefixtures("small_ranges")
+@pytest.mark.parametrize("engines", ["mysql postgresql", "postgresql mysql", "mysql mysql"])
+def test_both_sides_are_read_as_of_one_moment(
+    maria: mariadb.Server, server: postgres.Server, monkeypatch: pytest.MonkeyPatch, engines: str
+) -> None:
+    """Whoever writes meanwhile: the first range is read before, the others after."""
+    name, make = f"shop_{next(numbers)}", "create table t (id int primary key, v int)"
+    script = f"create schema {name}; set search_path = {name}; {make};"
+    script += "insert into t select i, i from generate_series(1, 1000) i"
+    made = [make, "insert into t select seq, seq from seq_1_to_1000"]
+    source, target = (
+        in_mariadb(maria, f"{name}{'ab'[number]}", made) if engine == "mysql" else in_postgresql(server, name, script)
+        for number, engine in enumerate(engines.split())
+    )
+    schemas = [side.name + "." for side in (source, target)]
+    pairs = tables.pairs(source, target, [f"{schemas[0]}t"], renamed={f"{schemas[0]}t": f"{schemas[1]}t"})
+    told: list[tables.Progress] = []
+
+    def meddle(progress: tables.Progress) -> None:
+        for side, schema in zip((source, target), schemas, strict=True):
+            if len(told) in (0, 3) and side.engine == "mysql":
+                with side.session(read_only=False) as session, session.cursor() as cursor:
+                    cursor.execute(f"update {schema}t set v = v + 1 + (%s = %s)", (side.name, source.name))
+        told.append(progress)
+
+    options = tables.Options(rounds=0)
+    assert tables.compare(source, target, pairs, options, meddle).ok
+    assert len(told) > 5
+    assert tables.compare(source, target, pairs, options).compared[0].different == 1000
+
+
+@pytest.mark.parametrize("engine", ["mysql", "postgresql"])
+@pytest.mark.parametrize("write", ["insert into t values (2)", "delete from t", "create table other (id int)"])
+def test_a_session_that_reads_as_of_one_moment_cannot_write(
+    maria: mariadb.Server, server: postgres.Server, engine: str, write: str
+) -> None:
+    name, script = f"shop_{next(numbers)}", ["create table t (id int primary key)", "insert into t values (1)"]
+    made = in_mariadb(maria, name, script) if engine == "mysql" else in_postgresql(server, name, "; ".join(script))
+    refused = pytest.raises(DatabaseError, match=r"(?i)in a read.only transaction")
+    with refused, made.session(snapshot=True) as session, session.cursor() as cursor:
+        cursor.execute(write)
+    with made.session() as session, session.cursor() as cursor:
+        cursor.execute("select count(*) from t")
+        assert cursor.fetchone() == (1,)
 
 
 @pytest.mark.usefixtures("small_ranges")
@@ -467,6 +557,7 @@ def test_keys_that_only_one_engine_can_hold_are_told_and_no_error(
         "n": ("decimal(20,2)", ["7.50", "7"], "numeric", ["'NaN'", "'Infinity'", "7.5"]),
         "b": ("tinyint", ["2", "1"], "boolean", ["false", "true"]),
         "x": ("varchar(9)", ["concat('a', char(0))", "'a'"], "text", ["'b'", "'a'"]),
+        "g": ("uuid", [_uuid(1), _uuid(2)], "uuid", ["'350f30e0-8f2d-b491-5ac1-6e8058dc404f'", _uuid(2)]),
     }  # fmt: skip
     here, there = ["set sql_mode = 'allow_invalid_dates'"], f"create schema {name};"
     for table, (kind, keys, other, others) in kinds.items():

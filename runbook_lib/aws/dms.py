@@ -62,6 +62,18 @@ class TableRule:
 
 
 @dataclass(frozen=True)
+class Transformation:
+    """A transformation rule of the table mappings; schema, table and column are patterns, '' where it names none."""
+
+    target: str  # schema, table, column, …
+    action: str  # rename, convert-lowercase, add-prefix, …
+    schema: str
+    table: str
+    column: str
+    value: str
+
+
+@dataclass(frozen=True)
 class DmsTask:
     """A replication task as described; times in UTC, None where DMS has none yet."""
 
@@ -73,7 +85,7 @@ class DmsTask:
     source_arn: str
     target_arn: str
     rules: tuple[TableRule, ...]
-    renames: bool  # transformation rules are there
+    transformations: tuple[Transformation, ...]
     settings: dict[str, Any]
     stop_reason: str
     failure: str
@@ -271,7 +283,7 @@ def _task(item: dict[str, Any]) -> DmsTask:
         source_arn=item["SourceEndpointArn"],
         target_arn=item["TargetEndpointArn"],
         rules=tuple(rules),
-        renames=any(rule.get("rule-type") == "transformation" for rule in mappings),
+        transformations=tuple(_transformation(r) for r in mappings if r.get("rule-type") == "transformation"),
         settings=json.loads(item.get("ReplicationTaskSettings") or "{}"),
         stop_reason=item.get("StopReason", ""),
         failure=item.get("LastFailureMessage", ""),
@@ -292,6 +304,12 @@ def _task(item: dict[str, Any]) -> DmsTask:
 def _rule(rule: dict[str, Any]) -> TableRule:
     where = rule["object-locator"]
     return TableRule(where["schema-name"], where["table-name"], rule["rule-action"] != "exclude")
+
+
+def _transformation(rule: dict[str, Any]) -> Transformation:
+    where = rule.get("object-locator") or {}
+    schema, table, column = (where.get(f"{what}-name", "") for what in ("schema", "table", "column"))
+    return Transformation(rule["rule-target"], rule["rule-action"], schema, table, column, str(rule.get("value") or ""))
 
 
 def _statistics(item: dict[str, Any]) -> TableStatistics:

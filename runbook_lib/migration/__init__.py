@@ -25,6 +25,7 @@ from .capacity import INSTANCE_METRICS, MB, ApplyMode, Capacity
 from .connections import Connections
 from .lag import LATENCIES, WAITING, Lag
 from .phase import Phase
+from .renames import renamed
 from .statistics import Applied, Loaded, Validation
 
 NAMESPACE = "AWS/DMS"
@@ -111,8 +112,24 @@ class DatabaseMigration:
         """The tables that the task's mapping includes."""
         return source_side.look(self.source, self.task().rules, captures=self.captures)
 
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        """The tables in scope that are compared, and columns, by their names on the target where these are others."""
+        excluded = self._wishes.exclude
+        wanted = [t for t in self.scope.tables_in_scope if not any(source_side.like(one, t.name) for one in excluded)]
+        return renamed(self.task(), wanted)
+
     @property
     def _schemas(self) -> list[str]:
+        """Those of the tables in scope; DatabaseError where the target calls them or what is in them otherwise."""
+        names = renamed(self.task(), self.scope.tables_in_scope)
+        for old, new in names.items():
+            if self.source.engine == self.target.engine or old.lower() != new.lower():  # of MySQL the case is no matter
+                raise DatabaseError(
+                    f"The DMS task renames: {old} is {new} on the target, and {plural(len(names), 'name')} in "
+                    "all. Objects and sequences are found by the names that they have at the source, so nothing true "
+                    "can be said of them here, and nothing was repaired. Compare and set them by hand."
+                )
         return sorted({table.schema for table in self.scope.tables_in_scope})
 
     # before: roles, connections, the source
@@ -197,7 +214,7 @@ class DatabaseMigration:
     def compare_rows(self) -> Comparison:
         """Every row of every table in scope, on both sides; what differs is looked at again after a heartbeat."""
         names = [table.name for table in self.scope.tables_in_scope]
-        found = pairs(self.source, self.target, names, exclude=self._left_out())
+        found = pairs(self.source, self.target, names, exclude=self._left_out(), renamed=self._renamed)
         refuse_itself(self.source, self.target, found)
         wishes, progress, began = self._wishes, Progress("Comparing rows"), self._clock()
         options = Options(
@@ -296,7 +313,8 @@ class DatabaseMigration:
             self._session.record("sql", database=source, statement=statement, changes=True)
 
         return heartbeat.beat(
-            self.source, self.target, table, timeout=self._wishes.patience_seconds, record=record,
+            self.source, self.target, table, self._renamed.get(table, table), timeout=self._wishes.patience_seconds,
+            record=record,
             clock=self._clock, sleep=self._sleep,
         )  # fmt: skip
 

@@ -15,13 +15,15 @@ def beat(
     source: Database,
     target: Database,
     table: str,
+    there: str,
     *,
     record: Callable[[str], None],
     timeout: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float | None:
-    """Seconds until a row of `table` (schema.table, as SQL spells it) arrived; None when it did not in time.
+    """Seconds until a row of `table` (schema.table, as SQL spells it) arrived in what the target calls `there`; None
+    when it did not in time.
 
     The table has the columns id (primary key), beat (a time) and token (text), and is in the task's mapping.
     `record` is told the statement before it runs.
@@ -39,7 +41,7 @@ def beat(
     with target.session() as connection, connection.cursor() as cursor:
 
         def arrived() -> bool:
-            cursor.execute(f"select 1 from {table} where id = 1 and token = %s", (token,))
+            cursor.execute(f"select 1 from {there} where id = 1 and token = %s", (token,))
             return cursor.fetchone() is not None
 
         try:

@@ -125,12 +125,13 @@ def selected(rules: tuple[TableRule, ...], schema: str, table: str) -> bool:
     """Whether selection rules include a table: some rule includes it and none excludes it; `%` is any text."""
 
     def fits(rule: TableRule) -> bool:
-        return _like(rule.schema, schema) and _like(rule.table, table)
+        return like(rule.schema, schema) and like(rule.table, table)
 
     return any(fits(r) for r in rules if r.include) and not any(fits(r) for r in rules if not r.include)
 
 
-def _like(pattern: str, text: str) -> bool:
+def like(pattern: str, text: str) -> bool:
+    """Whether a name fits a rule's pattern."""
     return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("%")), text, re.DOTALL) is not None
 
 
