@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .inventory.runs import by_key, conform, one
 from .inventory.schema import FILE, KINDS, SCHEMA
 from .inventory.store import Inventory, Writer
 
-ROWS = 200_000  # of a shard: what is held in memory at a time
+ROWS = 50_000  # of a shard: what is held in memory at a time
 FILLED = ("checksum_algorithm", "checksum_type", "checksum")
 
 Wanted = tuple[str, str, tuple[int, ...]]  # key, algorithm, part sizes of a composite checksum (none: of the whole)
@@ -102,7 +103,9 @@ def digested(
             each = list(writer.shard_facts.values())
             sums = {name: sum(fact[name] for fact in each) for name in ("read", "read_bytes")}
             requests = sum((Counter(fact["requests"]) for fact in each), Counter[str]())
-            writer.finish(**{**(source, other)[at].facts, **sums, "requests": dict(requests)})
+            side = (source, other)[at]
+            seen = side.began, datetime.now(UTC)  # its names and sizes are as old as its inventory
+            writer.finish(seen=seen, **{**side.facts, **sums, "requests": dict(requests)})
     return Inventory.open(folder / source.side, of=about), Inventory.open(folder / other.side, of=about)
 
 
@@ -209,8 +212,7 @@ def _with(
     for some in digests(wanted, beat):
         rows.append(conform(some))
         files += some.num_rows
-        at = pc.index_in(some.column("key"), batch.column("key"))
-        finished += pc.sum(batch.column("size").take(at)).as_py() or 0  # what is small is read between two beats
+        finished += pc.sum(rows[-1].column("size")).as_py() or 0  # what is small is read between two beats
         progress(files, max(heard, finished))
     found = by_key(one(rows)) if rows else pa.RecordBatch.from_pylist([], schema=SCHEMA)
     at = pc.index_in(batch.column("key"), found.column("key"))

@@ -19,6 +19,7 @@ from .aws import heads, listing, stored_inventory
 from .aws.client import Session
 from .aws.executions import Task, TaskExecution
 from .digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
+from .display import plural
 from .errors import NotFound, SettingsError
 from .filters import Filters
 from .inventory.progress import Look, Progress
@@ -246,14 +247,25 @@ class FileSides:
         return scanning.look_again(self.server.host, root, keys, self.scan_options, top)
 
 
-def stored_inventory_age(inventory: Inventory) -> list[str]:
-    """What a reader has to know of an inventory that is not of now."""
-    if inventory.facts.get("method") != "S3 Inventory":
+def known_by(inventory: Inventory) -> list[str]:
+    """What a reader has to know of an inventory that is not of now, or not whole."""
+    facts, when = inventory.facts, f"{inventory.ended:%Y-%m-%d %H:%M} UTC"
+    if facts.get("method") == "S3 Inventory":
+        return [
+            f"The bucket is as S3 Inventory had it at {when}; what differed was looked at again now, what was the same "
+            "was not."
+        ]
+    if facts.get("method") != "DataSync task report":
         return []
-    return [
-        f"The bucket is as S3 Inventory had it at {inventory.ended:%Y-%m-%d %H:%M} UTC; what differed was looked at "
-        "again now, what was the same was not."
-    ]
+    notes = [f"DataSync's report is of the execution that ended at {when}: what changed since then is not in it."]
+    for section, count in facts.get("counted", {}).items():
+        listed = facts["listed"][section]
+        if listed < count:
+            notes.append(
+                f"DataSync's report lists {listed:,} of {plural(count, 'item')} that were {section} by its statistics: "
+                "not all. Set the task's report to list successes of both, or scan."
+            )
+    return notes
 
 
 def require_folder(within: str, sides: Sequence[Inventory]) -> None:
@@ -288,4 +300,4 @@ def directly_in(inventory: Inventory, within: str, folder: Path) -> Inventory:
                     rest = pa.compute.utf8_slice_codeunits(batch.column("key"), start=len(start))
                     below = pa.compute.match_substring(rest, "/")
                     shard.write(batch.filter(pa.compute.invert(below)))
-        return writer.finish(**inventory.facts)
+        return writer.finish(seen=(inventory.began, inventory.ended), **inventory.facts)

@@ -14,21 +14,23 @@ from typing import Any
 
 from .asked import DONE, READ, Wish, asked, begun, placed
 from .at_once import at_once
-from .display import Plot, Shown, Table
+from .display import Plot, Shown, Table, plural
 from .display import Progress as Line
-from .file_sides import LABELS, Against, FileSides, Origin, Told, directly_in, require_folder, stored_inventory_age
+from .file_sides import LABELS, Against, FileSides, Origin, Told, directly_in, known_by, require_folder
 from .inventory import cost
 from .inventory.merge import compare
 from .inventory.progress import Look
 from .inventory.result import Comparison
 from .inventory.rules import Level
 from .inventory.sampling import sample
+from .inventory.schema import LINK
 from .inventory.store import MANIFEST, Inventory
 from .inventory.underway import Underway
 from .inventory.writing import put
 from .scanning import Planned, Report
 
 USUAL = "CRC64NVME"  # the checksum that S3 keeps of an object when its writer gives none
+MANY_MORE = 1.1  # times the source's entries: what it costs is estimated again
 HEADED = ("metadata", "content", "sample")  # levels that need more of an object than LIST says
 
 
@@ -151,13 +153,16 @@ class Files:
         if against == "bucket":
             requests += _asked_before(folder / "bucket")
         source, other, estimated = self._sides(wish, seen, told, said)
-        notes += stored_inventory_age(other)
+        notes += [*known_by(source), *known_by(other)]
         if wish.within is not None:
             require_folder(wish.within, (source, other))
             source, other = (directly_in(side, wish.within, folder / f"{side.side}-folder") for side in (source, other))
         drawn = sample(source, wish.take, wish.seed or 0, sides.filters) if wish.level == "sample" else None
         keys = None if drawn is None else drawn.keys
         if wish.level in HEADED and against == "bucket":
+            if other.rows > MANY_MORE * max(source.rows, 1) and drawn is None:  # each is asked for, wanted or not
+                estimated = self._estimate(wish, other)
+                said(f"The bucket has {plural(other.rows, 'object')}, more than the source. {estimated.sentence()}")
             requests += _asked_before(folder / "bucket-described")
             other = sides.described(other, folder / "bucket-described", keys, told, reads)
         read = 0
@@ -224,7 +229,8 @@ class Files:
             return cost.Cost(())
         sides = self.sides
         found = cost.estimate(
-            wish.level, source.rows, size=source.bytes, sample=wish.take, listed=sides.settings.s3_inventory is None,
+            wish.level, source.rows, size=source.bytes, sample=wish.take, links=source.kinds.get(LINK, 0),
+            listed=sides.settings.s3_inventory is None,
             computable=wish.level not in READ or USUAL in sides.computable,
         )  # fmt: skip
         self._record("note", key="files: estimated cost", value=found.sentence())

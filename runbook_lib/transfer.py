@@ -188,7 +188,11 @@ class Transfer:
                 "SUCCESSES_AND_ERRORS and run it once more, or scan the source."
             )
         ended = self._datasync.wait_report(latest)
-        return from_task_report(self._s3, task.report_bucket, task.report_prefix, ended.arn, folder)
+        seen = None if ended.started is None else (ended.started, ended.ended or ended.started)
+        return from_task_report(
+            self._s3, task.report_bucket, task.report_prefix, ended.arn, folder, seen,
+            counted={"transferred": ended.files, "skipped": ended.files_skipped},
+        )  # fmt: skip
 
     def object(self, path: str) -> StoredObject:
         """The object of a file, by the file's path below the source."""

@@ -25,12 +25,12 @@ def summed(algorithm: str, checksum: str, kind: str = "FULL_OBJECT") -> Row:
     return {**META, "checksum_algorithm": algorithm, "checksum_type": kind, "checksum": checksum}
 
 
-def contents(of: dict[str, str], gone: Collection[str] = ()) -> Digests:
+def contents(of: dict[str, str], gone: Collection[str] = (), size: int = 5) -> Digests:
     """Reads files whose checksum is their content."""
 
     def digests(wanted: Sequence[Wanted], beat: Beat) -> list[pa.RecordBatch]:
         rows = [
-            file(key, **summed(name, of.get(key, "same"), "COMPOSITE" if parts else "FULL_OBJECT"))
+            file(key, size, **summed(name, of.get(key, "same"), "COMPOSITE" if parts else "FULL_OBJECT"))
             for key, name, parts in wanted
             if key not in gone
         ]
@@ -73,7 +73,7 @@ def test_progress_counts_the_files_that_were_read_and_goes_on_from_an_earlier_ca
         for one in wanted:
             if stopped and one[0] == stopped:
                 raise KeyboardInterrupt
-            yield from contents({})([one], beat)
+            yield from contents({}, size=1000 if one[0] == "huge" else 1)([one], beat)
 
     how, told, stopped = reading(one_by_one, contents({})), list[int](), "05"
     with pytest.raises(KeyboardInterrupt):
@@ -123,6 +123,14 @@ def test_what_was_asked_of_aws_is_kept_with_each_part_whoever_asked_it(
     stopped = ""
     here, there = digested(*sides, tmp_path / "sums", how)
     assert (there.facts["requests"], there.facts["read"]) == ({"GET": 10}, 10) and here.facts["requests"] == {}
+
+
+def test_what_content_was_read_for_is_as_old_as_its_names_and_sizes(tmp_path: Path) -> None:
+    rows = [file("a", **META)]
+    sides = inventory(tmp_path / "source", rows), inventory(tmp_path / "bucket", rows, side="bucket")
+    filled = digested(*sides, tmp_path / "sums", reading(contents({}), contents({})))
+    for before, after in zip(sides, filled, strict=True):
+        assert after.began == before.began and after.ended > before.ended
 
 
 Two = Callable[[Row], tuple[Inventory, Inventory]]

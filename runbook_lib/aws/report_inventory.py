@@ -7,6 +7,7 @@ SourceMetadata of an ENHANCED one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,19 @@ TYPES = {"Directory": "folder", "Symlink": "link", "Regular": "file", "Object": 
 NUMBERS = {"Uid": "uid", "Gid": "gid"}
 
 
-def from_task_report(s3: S3, bucket: str, prefix: str, execution_arn: str, folder: Path) -> Inventory:
+def from_task_report(
+    s3: S3,
+    bucket: str,
+    prefix: str,
+    execution_arn: str,
+    folder: Path,
+    seen: tuple[datetime, datetime] | None = None,
+    counted: Mapping[str, int] | None = None,
+) -> Inventory:
     """The source as an execution's detailed report describes it; side `report`. `NotFound` when there is none.
 
     It is whole only if the report lists successes of both sections: the facts count what each listed. What failed has
-    a `problem`.
+    a `problem`. `seen`: from when to when the execution ran; `counted`: what its statistics count of each section.
     """
     files = [(kind, key) for kind, key in files_of(s3, bucket, prefix, execution_arn) if kind in SECTIONS]
     if not files:
@@ -50,7 +59,14 @@ def from_task_report(s3: S3, bucket: str, prefix: str, execution_arn: str, folde
         for facts in writer.shard_facts.values():
             listed[facts["kind"]] += facts["items"]
         requests = {"LIST": 1, "GET": len(files)}
-        return writer.finish(method="DataSync task report", execution=execution_arn, listed=listed, requests=requests)
+        return writer.finish(
+            seen=seen,
+            method="DataSync task report",
+            counted=dict(counted or {}),
+            execution=execution_arn,
+            listed=listed,
+            requests=requests,
+        )
 
 
 def _plain() -> pa.Schema:

@@ -73,7 +73,7 @@ def from_s3_inventory(
                 for rows in _rows(local, said):
                     shard.write(_batch(rows, prefix))
         return writer.finish(
-            seen=created, method="S3 Inventory", manifest=manifest, requests={"GET": 1 + len(said["files"])}
+            seen=(created, created), method="S3 Inventory", manifest=manifest, requests={"GET": 1 + len(said["files"])}
         )
 
 

@@ -101,24 +101,35 @@ def plural_of(count: float, unit: str) -> str:
 
 
 def estimate(
-    level: str, objects: int, *, size: int = 0, sample: int = 0, computable: bool = True, listed: bool = True
+    level: str,
+    objects: int,
+    *,
+    size: int = 0,
+    sample: int = 0,
+    links: int = 0,
+    computable: bool = True,
+    listed: bool = True,
 ) -> Cost:
     """Before: `level` names, size, metadata, content or sample; `size` are the bytes of all objects.
 
-    `sample` is how many objects a sample reads. `computable`: the checksum that S3 usually keeps can be computed beside
-    the files. `listed`: by LIST, not by S3 Inventory. What may come to it is said apart: that KMS is asked, and that
-    objects are read, which is the dearest by far.
+    `sample` is how many objects a sample reads; `links` how many are links, whose targets have to be read.
+    `computable`: the checksum that S3 usually keeps can be computed beside the files. `listed`: by LIST, not by S3
+    Inventory. What may come to it is said apart: that KMS is asked, and that objects are read, which is the dearest by
+    far.
     """
     some = {"metadata": objects + OWN, "content": objects + OWN, "sample": min(sample, objects)}.get(level, 0)
-    read = some if level in ("content", "sample") else 0
+    read = min(some, objects) if level in ("content", "sample") else 0
     no = "no checksum" if computable else "no checksum that the application server can compute (it has no CRC64NVME)"
     where = f"S3 keeps {no}, so that objects are read"
     perhaps = (
         Item(READ, 2 * read, where),  # a HEAD and a GET
-        Item(OUT, size * min(read, objects) / max(objects, 1) / GIB, where),
+        Item(OUT, size * read / max(objects, 1) / GIB, where),
         Item(KMS, some + 2 * read, "objects are encrypted with SSE-KMS without a bucket key"),
     )
-    sure = Item(LISTED, FIRST + (-(-(objects + OWN) // LIST_PAGE)) if listed else 0), Item(READ, some)
+    sure = (
+        Item(LISTED, FIRST + (-(-(objects + OWN) // LIST_PAGE)) if listed else 0),
+        Item(READ, some + (links if level in ("metadata", "content") else 0)),
+    )
     return Cost(_counted(sure), perhaps=_counted(perhaps))
 
 

@@ -212,10 +212,10 @@ class Comparison(Shown):
         if self.counts:
             rows = [(c.difference, f"{c.lines:,}", size(c.bytes), "yes" if c.fails else "no") for c in self.counts]
             tables.append(Table(("Difference", "Entries", "Bytes", "Fails"), rows, limit=len(rows)))
-        if self.failing:
-            tops = [(name, *top.lines()) for name, top in self.worst()]
-            columns = ("Top-level folder", self.source.label, self.other.label, "Failing", "Most of them")
-            tables.append(Table(columns, tops, limit=SHOWN_TOPS))
+        tops = [(_short(name), *top.lines()) for name, top in self.spread()]
+        columns = ("Top-level folder", self.source.label, self.other.label, "Fails", "Most of it")
+        if tops:
+            tables.append(Table(columns, tops, limit=SHOWN_TOPS, rest=": the largest 100 are in comparison.json"))
         if self.first:
             lines = [
                 (_short(line.key), line.difference, _short(line.source or ""), _short(line.other or ""))
@@ -239,6 +239,12 @@ class Comparison(Shown):
         ]  # fmt: skip
         return Table(("Side", "Root", "Entries", "Files", "Bytes", "Looked at from", "until"), rows)
 
+    def spread(self) -> list[tuple[str, Top]]:
+        """Top-level folders, those with most that fails first, then the largest of the source."""
+        return sorted(
+            self.tops.items(), key=lambda one: (-sum(one[1].failing.values()), -one[1].bytes[0], one[0])
+        )  # fmt: skip
+
     def worst(self) -> list[tuple[str, Top]]:
         """Top-level folders in which something fails, the worst first."""
         bad = [(name, top) for name, top in self.tops.items() if top.failing]
@@ -258,7 +264,7 @@ class Comparison(Shown):
             "ok": self.ok, "reason": self.reason, "level": self.level, **sides,
             "compared": self.compared, "not_compared": self.not_compared,
             "counts": [asdict(count) for count in self.counts], "first": [asdict(line) for line in self.first],
-            "top_level_folders": {name: asdict(top) for name, top in self.worst()[:100]},
+            "top_level_folders": {name: asdict(top) for name, top in self.spread()[:100]},
             "again": self.again and asdict(self.again), "sample": sampled,
             "hard_links": self.hard_links, "sparse": self.sparse, "decomposed": self.decomposed,
             "files": {"parquet": self.parquet.name, "csv": self.csv.name},

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..display import size
 from .runs import below
 from .schema import FILE, KINDS
 
@@ -24,11 +25,16 @@ class Top:
     entries: list[int] = field(default_factory=lambda: [0, 0])
     bytes: list[int] = field(default_factory=lambda: [0, 0])
     failing: dict[str, int] = field(default_factory=dict)
+    failing_bytes: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> tuple[str, str, str, str]:
-        """Entries of either side, failing lines, and what most of these are; as texts."""
+        """Entries of either side, what fails, and what most of that is; as texts, with bytes."""
+        seen = [f"{count:,} ({size(held)})" for count, held in zip(self.entries, self.bytes, strict=True)]
+        if not self.failing:
+            return seen[0], seen[1], "nothing", ""
         most = max(self.failing, key=lambda name: self.failing[name])
-        return f"{self.entries[0]:,}", f"{self.entries[1]:,}", f"{sum(self.failing.values()):,}", most
+        held = sum(self.failing_bytes.values())
+        return seen[0], seen[1], f"{sum(self.failing.values()):,} ({size(held)})", most
 
 
 @dataclass
@@ -61,17 +67,20 @@ class Tops:
         for row in grouped.to_pylist():
             self._add(side, row["top"], row["count_all"], row["size_sum"] or 0)
 
-    def _add(self, side: int, name: str, entries: int, size: int) -> None:
+    def _add(self, side: int, name: str, entries: int, held: int) -> None:
         top = self.at(name)
         top.entries[side] += entries
-        top.bytes[side] += size
+        top.bytes[side] += held
 
     def fail(self, lines: pa.RecordBatch) -> None:
         """Count lines of the result that fail."""
-        bad = pa.table({"top": names_of(lines["key"]), "difference": lines["difference"]}).filter(lines["fails"])
-        for row in bad.group_by(["top", "difference"]).aggregate([([], "count_all")]).to_pylist():
-            failing = self.at(row["top"]).failing
-            failing[row["difference"]] = failing.get(row["difference"], 0) + row["count_all"]
+        held = pc.coalesce(lines["source_bytes"], lines["other_bytes"])
+        bad = pa.table({"top": names_of(lines["key"]), "difference": lines["difference"], "bytes": held})
+        grouped = bad.filter(lines["fails"]).group_by(["top", "difference"])
+        for row in grouped.aggregate([([], "count_all"), ("bytes", "sum")]).to_pylist():
+            top, name = self.at(row["top"]), row["difference"]
+            top.failing[name] = top.failing.get(name, 0) + row["count_all"]
+            top.failing_bytes[name] = top.failing_bytes.get(name, 0) + (row["bytes_sum"] or 0)
 
 
 def _runs(keys: pa.Array) -> list[tuple[str, int, int]] | None:

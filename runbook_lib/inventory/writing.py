@@ -269,10 +269,10 @@ class Writer:
         self._note(line)
         self._replay(line)
 
-    def finish(self, *, seen: datetime | None = None, **facts: Any) -> Inventory:
+    def finish(self, *, seen: tuple[datetime, datetime] | None = None, **facts: Any) -> Inventory:
         """Put the parts in order, merge those that overlap, and write `inventory.json`.
 
-        `seen` is when the side was as its rows say, where others looked at it.
+        `seen`: from when to when the side was looked at, where that was not while this was written.
         """
         ordered = sorted(self._parts.values(), key=lambda part: part.first)
         group: list[Part] = []
@@ -284,7 +284,7 @@ class Writer:
                 self._join(group)
             group = [] if part is None else [part]
         parts = tuple(sorted(self._parts.values(), key=lambda part: part.first))
-        began, ended = seen or datetime.fromisoformat(self._head["began"]), seen or datetime.now(UTC)
+        began, ended = seen or (datetime.fromisoformat(self._head["began"]), datetime.now(UTC))
         head = self._head
         done = Inventory(self.folder, head["side"], head["root"], head["parameters"], began, ended, parts, facts)
         put(self.folder / MANIFEST, json.dumps(done.manifest(), indent=1).encode())
