@@ -73,7 +73,7 @@ def test_progress_counts_the_files_that_were_read_and_goes_on_from_an_earlier_ca
         for one in wanted:
             if stopped and one[0] == stopped:
                 raise KeyboardInterrupt
-            yield from contents({}, size=1000 if one[0] == "huge" else 1)([one], beat)
+            yield from contents({})([one], beat)
 
     how, told, stopped = reading(one_by_one, contents({})), list[int](), "05"
     with pytest.raises(KeyboardInterrupt):
@@ -93,7 +93,7 @@ def test_progress_counts_the_bytes_of_both_sides_and_moves_within_a_file(tmp_pat
         for one in wanted:
             for _ in range(4 if one[0] == "huge" else 0):
                 beat(250)
-            yield from contents({})([one], beat)
+            yield from contents({}, size=1000 if one[0] == "huge" else 1)([one], beat)
 
     how, told = reading(in_pieces, in_pieces), list[tuple[int, int]]()
     digested(*sides, tmp_path / "sums", how, progress=lambda *said: told.append(said))

@@ -216,6 +216,21 @@ def merging(rows: int, folder: Path) -> None:
     even("entries", most, rows)
 
 
+def filling(rows: int, folder: Path) -> None:
+    """Whether memory and time are flat when checksums of many small files come back."""
+    most: list[float] = []
+    for count in (rows // 5, rows):
+        made = folder / f"made-{count}"
+        if not made.exists():
+            inventories.make(made, count)
+        cost = measure(work("fills", made))
+        said = json.loads(cost.output)
+        print(cost.line(f"checksums filled in, {count:,} files"), f"{said['fill']['cpu'] / count * 1e6:.0f} µs a file")
+        judged("MB of the merging process", cost.resident[0], "<=", MERGER)
+        most.append(cost.resident[0])
+    even("files", most, rows)
+
+
 def differing(rows: int, folder: Path) -> None:
     """Whether memory of a comparison is flat when nothing is the same."""
     most: list[float] = []
@@ -298,7 +313,7 @@ def main() -> None:
     parser.add_argument("--flat", type=int, default=100_000, metavar="FILES")
     parser.add_argument("--whole", action="store_true", help="the sizes that the bounds are for")
     parser.add_argument("--content", type=int, default=1024, metavar="MB")
-    parser.add_argument("--only", default="check,late,slow,list,small,merge,differing,flat,join,content")
+    parser.add_argument("--only", default="check,late,slow,list,small,merge,fill,differing,flat,join,content")
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
     if given.whole:
@@ -325,6 +340,7 @@ def main() -> None:
         parts: dict[str, Callable[[], None]] = {
             "small": lambda: small(folder),
             "merge": lambda: merging(given.merge, folder),
+            "fill": lambda: filling(given.merge, folder),
             "differing": lambda: differing(given.differing, folder),
             "flat": lambda: flat(given.flat, folder),
             "join": lambda: joining(given.join, folder),

@@ -10,8 +10,9 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,31 @@ def compares(folder: str) -> None:
     with step("compare"):
         found = compare(*sides, level="size", rules=Rules(), out=Path(folder) / "differences")
     said["counts"] = {count.difference: count.lines for count in found.counts}
+
+
+def fills(folder: str) -> None:
+    """Checksums of all files, filled into two inventories: what comes back from both ends is made up, 64 at a time."""
+    import pyarrow as pa
+
+    from runbook_lib.digesting import Beat, Reading, Wanted, digested
+    from runbook_lib.inventory.schema import SCHEMA
+    from runbook_lib.inventory.store import Inventory
+    from runbook_lib.scanning import DIGEST
+
+    schema = pa.schema([SCHEMA.field(name) for name in DIGEST])
+
+    def made_up(wanted: Sequence[Wanted], beat: Beat) -> Iterator[pa.RecordBatch]:
+        for at in range(0, len(wanted), 64):
+            rows = [
+                {"key": key, "size": 5, "mtime_ns": 1, "checksum_algorithm": algorithm, "checksum_type": "FULL_OBJECT",
+                 "checksum": "c" * 64} for key, algorithm, _ in wanted[at : at + 64]
+            ]  # fmt: skip
+            yield pa.RecordBatch.from_pylist(rows, schema=schema)
+
+    sides = [Inventory.open(Path(folder) / name) for name in ("source", "bucket")]
+    with tempfile.TemporaryDirectory(dir=folder) as sums, step("fill"):
+        reading = Reading(made_up, made_up, lambda keys: {}, {"SHA256"}, "SHA256")
+        said["files"] = digested(*sides, Path(sums), reading)[0].facts["read"]
 
 
 def joins(folder: str) -> None:
@@ -170,7 +196,8 @@ def _listed(url: str, folder: Path, keys: Any, threads: int, told: Any = None) -
 
 
 WORK: dict[str, Callable[..., None]] = {
-    "whole": whole, "lists": lists, "boto3": boto3_lists, "compares": compares, "joins": joins, "hashes": hashes,
+    "whole": whole, "lists": lists, "boto3": boto3_lists, "compares": compares, "fills": fills, "joins": joins,
+    "hashes": hashes,
 }  # fmt: skip
 
 if __name__ == "__main__":
