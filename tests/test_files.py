@@ -390,7 +390,7 @@ def test_the_cost_is_said_before_s3_is_asked(rb: Runbook) -> None:
     said: list[str] = []
     found = rb.files.compare("content", said=said.append)
     assert len(said) == 1 and said[0].startswith("AWS will charge"), said
-    assert "KMS requests: 606" in said[0] and "no checksum" in said[0], said
+    assert "KMS requests: 607" in said[0] and "no checksum" in said[0], said
     assert "AWS charges" in repr(found)
     usd = found.body()["usd"]
     assert 0 < usd["spent"] <= usd["at_most"] and 0 < usd["athena"] < 0.01
