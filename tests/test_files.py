@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -323,25 +323,25 @@ class Planting:
         path.write_text("content")
         return path
 
-    def put(self, key: str, like: Path, body: bytes | None = None, **other: str) -> None:
+    def put(self, key: str, like: Path, body: bytes | None = None, but: Mapping[str, str] | None = None) -> None:
         """An object as DataSync makes it of a path, but for some metadata; "" leaves one out."""
         seen = like.lstat()
         posix = {
             "file-mtime": f"{seen.st_mtime_ns}ns", "file-permissions": f"0{seen.st_mode:o}",
             "file-owner": str(seen.st_uid), "file-group": str(seen.st_gid),
         }  # fmt: skip
-        kept = {name: value for name, value in {**posix, **other}.items() if value}
+        kept = {name: value for name, value in {**posix, **(but or {})}.items() if value}
         body = like.read_bytes() if body is None else body
         self.s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=body, Metadata=kept)
 
 
 def other_group(at: Planting) -> str:
-    at.put("file", at.file("file"), **{"file-group": "4711"})
+    at.put("file", at.file("file"), but={"file-group": "4711"})
     return "file"
 
 
 def no_group(at: Planting) -> str:
-    at.put("file", at.file("file"), **{"file-group": ""})
+    at.put("file", at.file("file"), but={"file-group": ""})
     return "file"
 
 
@@ -359,7 +359,7 @@ def folder_for_a_file(at: Planting) -> str:
 
 def file_for_a_link(at: Planting) -> str:
     (at.top / "link").symlink_to("images/00001.jpg")
-    at.put("link", at.top / "link", b"images/00001.jpg", **{"file-permissions": "0100777"})
+    at.put("link", at.top / "link", b"images/00001.jpg", but={"file-permissions": "0100777"})
     return "link"
 
 
