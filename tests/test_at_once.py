@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from runbook_lib.at_once import at_once
@@ -14,7 +15,9 @@ from runbook_lib.aws import listing
 from runbook_lib.aws.listing import ListOptions, list_bucket
 from runbook_lib.errors import AccessDenied, CommandFailed
 from runbook_lib.hosts import ProcessHost
+from runbook_lib.inventory.merge import compare
 from runbook_lib.inventory.progress import Beside, Look, Progress
+from runbook_lib.inventory.rules import Rules
 from runbook_lib.inventory.store import Inventory, Writer
 from runbook_lib.inventory.underway import Underway
 from runbook_lib.scanning import scan
@@ -148,6 +151,16 @@ def test_both_find_what_they_find_alone_and_after_an_interruption(world: Any, tm
     listed = list_bucket(session(endpoint.url), REGION, "bucket", "", tmp_path / "listed", cut_from=alone)
     assert rows(source) == rows(alone) and rows(bucket) == rows(listed)
     assert source.rows == FILES + len(trees.folders(FILES))
+
+
+def test_each_difference_that_was_planted_is_found_and_no_other(world: Any, tmp_path: Path) -> None:
+    found = compare(*both(world, tmp_path), level="size", rules=Rules(), out=tmp_path / "out")
+    lines = [(line["key"], line["difference"]) for line in pq.read_table(found.parquet).to_pylist()]
+    planted = trees.planted(FILES)
+    wanted = {"missing": planted.missing, "size": planted.size, "extra": planted.extra}
+    assert lines == sorted((key, name) for name, keys in wanted.items() for key in keys) and len(lines) == 53
+    assert {count.difference: count.lines for count in found.counts} == {"missing": 37, "size": 11, "extra": 5}
+    assert (found.ok, found.files) == (False, FILES - len(planted.missing))
 
 
 def test_what_a_range_leaves_over_is_cut_by_all_keys_once_they_are_known(

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from awscrt import checksums
 
 from runbook_lib import digesting
+from runbook_lib.aws import heads
+from runbook_lib.aws.listing import list_bucket
 from runbook_lib.digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
+from runbook_lib.hosts import ProcessHost
 from runbook_lib.inventory.merge import compare
 from runbook_lib.inventory.rules import Rules
 from runbook_lib.inventory.store import Inventory
+from runbook_lib.scanning import capabilities, digests, scan
 from tests.inventories import Row, batch, file, inventory
+from tests.lab import s3_server
+from tests.lab.s3_server import BUCKET
+from tests.listing import REGION, rows, session
 
+HERE = ProcessHost("here", lambda: None)
 META: Row = {"mtime_ns": 1_700_000_000_123_456_789, "mode": 0o644, "uid": 1000, "gid": 100}
 
 
@@ -174,3 +187,110 @@ def test_no_side_has_more_rows_in_memory_than_are_held_at_a_time(
     sides = digested(source, other, tmp_path / "w", reading(contents({}), contents({})))
     assert max(held) <= 10
     assert [side.rows for side in sides] == [51, 96]
+
+
+PART = 5 * 1024 * 1024  # bytes: the least that S3 takes of a part that is not the last
+BODY = bytes(range(251)) * (2 * PART // 251) + b"the end"
+PIECES = [BODY[:PART], BODY[PART:]]
+SUMS: dict[str, Callable[[bytes], bytes]] = {
+    "CRC32C": lambda data: checksums.crc32c(data).to_bytes(4, "big"),
+    "CRC64NVME": lambda data: checksums.crc64nvme(data).to_bytes(8, "big"),
+    "SHA256": lambda data: hashlib.sha256(data).digest(),
+}
+
+
+def spelt(algorithm: str, data: bytes) -> str:
+    """As S3 spells a checksum."""
+    return base64.b64encode(SUMS[algorithm](data)).decode()
+
+
+def in_pieces(algorithm: str) -> str:
+    """The checksum of the pieces' checksums, as S3 spells it."""
+    return spelt(algorithm, b"".join(map(SUMS[algorithm], PIECES))) + f"-{len(PIECES)}"
+
+
+STORED = {  # key: algorithm, type, value
+    "crc32c": ("CRC32C", "FULL_OBJECT", spelt("CRC32C", BODY)),
+    "crc32c in parts": ("CRC32C", "COMPOSITE", in_pieces("CRC32C")),
+    "crc64nvme in parts": ("CRC64NVME", "FULL_OBJECT", spelt("CRC64NVME", BODY)),
+    "sha256": ("SHA256", "FULL_OBJECT", spelt("SHA256", BODY)),
+    "sha256 in parts": ("SHA256", "COMPOSITE", in_pieces("SHA256")),
+}
+
+
+def upload(s3: Any, key: str) -> None:
+    """Put the body there with the checksum that the client computed; S3 refuses one that is wrong."""
+    (algorithm, kind, value), member = STORED[key], f"Checksum{STORED[key][0]}"
+    place = {"Bucket": BUCKET, "Key": "d/" + key}
+    if not key.endswith("in parts"):
+        s3.put_object(**place, Body=BODY, **{member: value})
+        return
+    begun = s3.create_multipart_upload(**place, ChecksumAlgorithm=algorithm, ChecksumType=kind)["UploadId"]
+    parts = []
+    for number, piece in enumerate(PIECES, 1):
+        summed = {member: spelt(algorithm, piece)}
+        done = s3.upload_part(**place, UploadId=begun, PartNumber=number, Body=piece, **summed)
+        parts.append({"PartNumber": number, "ETag": done["ETag"], **summed})
+    s3.complete_multipart_upload(
+        **place, UploadId=begun, MultipartUpload={"Parts": parts}, ChecksumType=kind, **{member: value}
+    )
+
+
+class Stored:
+    """A tree and, on the lab's S3, objects of its files with checksums that their writers computed."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.tree, self.session = folder, folder / "tree", session(url)
+        self.tree.mkdir()
+        for key in STORED:
+            upload(s3_server.client(url), key)
+            self.write(key, BODY)
+
+    def write(self, key: str, body: bytes) -> None:
+        """Make a local file that is older than any object."""
+        (self.tree / key).write_bytes(body)
+        os.utime(self.tree / key, (1_000_000_000, 1_000_000_000))
+
+    def compared(self, name: str) -> tuple[Inventory, Inventory, list[tuple[str, str]]]:
+        """Both sides with their checksums, and what differs."""
+        at, asked, root = self.folder / name, (self.session, REGION, BUCKET, "d/"), str(self.tree)
+        source, able = scan(HERE, root, at / "source", side="source"), capabilities(HERE)
+        listed = list_bucket(*asked, at / "listed", cut_from=source)
+        bucket = heads.describe(*asked, listed, at / "bucket", keys=None, computable=able)
+
+        def of_bucket(wanted: Sequence[Wanted], beat: Beat) -> Iterable[pa.RecordBatch]:
+            return heads.content(*asked, [(key, algorithm) for key, algorithm, _ in wanted], beat=beat)
+
+        how = Reading(
+            lambda wanted, beat: digests(HERE, root, wanted, beat=beat), of_bucket,
+            lambda keys: heads.part_sizes(*asked, keys), able, "SHA256",
+        )  # fmt: skip
+        here, there = digested(source, bucket, at / "with-checksums", how)
+        result = compare(here, there, level="content", rules=Rules(fields=frozenset()), out=at / "out")
+        lines = pq.read_table(result.parquet).to_pylist()
+        assert (result.ok, result.compared["content"]) == (not lines, len(STORED))
+        return here, there, [(line["key"], line["difference"]) for line in lines]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Stored]:
+    with s3_server.serving(tmp_path / "s3") as server:
+        yield Stored(tmp_path, server.url)
+
+
+def test_the_checksums_that_s3_keeps_are_compared_and_no_object_is_read(stored: Stored) -> None:
+    here, there, lines = stored.compared("same")
+    assert (lines, there.facts["read"], there.facts["read_bytes"]) == ([], 0, 0)
+    assert (here.facts["read"], here.facts["read_bytes"]) == (len(STORED), len(STORED) * len(BODY))
+    names = ("checksum_algorithm", "checksum_type", "checksum")
+    for side in (here, there):
+        assert {row["key"]: tuple(row[name] for name in names) for row in rows(side)} == STORED
+    assert stored.session.asked["GET"] == 0
+
+
+def test_one_other_byte_is_found_by_each_checksum_that_s3_keeps(stored: Stored) -> None:
+    for at, key in enumerate(STORED):
+        where = at * (len(BODY) - 1) // (len(STORED) - 1)  # from the first byte to the last
+        stored.write(key, BODY[:where] + bytes([BODY[where] ^ 1]) + BODY[where + 1 :])
+    _, there, lines = stored.compared("other")
+    assert (lines, there.facts["read"]) == ([(key, "content") for key in sorted(STORED)], 0)

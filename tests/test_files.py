@@ -13,7 +13,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from runbook_lib.files import FileComparison
 from runbook_lib.inventory import cost
 from runbook_lib.inventory.cost import listing
 from runbook_lib.inventory.progress import Progress
+from runbook_lib.inventory.store import Inventory
 from runbook_lib.settings import PACKAGE_ROOT
+from tests.test_scanner import ODD
 from tests.throwaway import ThrowawayLab, client
 
 
@@ -303,6 +306,151 @@ def test_a_file_of_the_far_future_is_named_and_all_others_are_compared(rb: Runbo
         assert "after 2262" in repr(found)
     finally:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@dataclass(frozen=True)
+class Planting:
+    """The export, and the objects of its files, which may be made to differ."""
+
+    top: Path
+    s3: Any
+    bucket: str
+    prefix: str
+
+    def file(self, name: str | bytes) -> Path:
+        """A new file at the top."""
+        path = Path(os.fsdecode(os.path.join(os.fsencode(self.top), os.fsencode(name))))
+        path.write_text("content")
+        return path
+
+    def put(self, key: str, like: Path, body: bytes | None = None, but: Mapping[str, str] | None = None) -> None:
+        """An object as DataSync makes it of a path, but for some metadata; "" leaves one out."""
+        seen = like.lstat()
+        posix = {
+            "file-mtime": f"{seen.st_mtime_ns}ns", "file-permissions": f"0{seen.st_mode:o}",
+            "file-owner": str(seen.st_uid), "file-group": str(seen.st_gid),
+        }  # fmt: skip
+        kept = {name: value for name, value in {**posix, **(but or {})}.items() if value}
+        body = like.read_bytes() if body is None else body
+        self.s3.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=body, Metadata=kept)
+
+
+def other_group(at: Planting) -> str:
+    at.put("file", at.file("file"), but={"file-group": "4711"})
+    return "file"
+
+
+def no_group(at: Planting) -> str:
+    at.put("file", at.file("file"), but={"file-group": ""})
+    return "file"
+
+
+def other_target(at: Planting) -> str:
+    (at.top / "link").symlink_to("images/00001.jpg")
+    at.put("link", at.top / "link", b"images/00002.jpg")
+    return "link"
+
+
+def folder_for_a_file(at: Planting) -> str:
+    at.file("thing")
+    at.put("thing/", at.top / "images", b"")
+    return "thing"
+
+
+def file_for_a_link(at: Planting) -> str:
+    (at.top / "link").symlink_to("images/00001.jpg")
+    at.put("link", at.top / "link", b"images/00001.jpg", but={"file-permissions": "0100777"})
+    return "link"
+
+
+def long_key(at: Planting) -> str:
+    key = ""
+    for _ in range(4):
+        key += "k" * 200 + "/"
+        (at.top / key).mkdir()
+    long = key + "k" * 255
+    at.file(long)
+    for depth in range(1, 5):
+        folder = ("k" * 200 + "/") * depth
+        at.put(folder, at.top / folder, b"")
+    return long
+
+
+def other_case(at: Planting) -> str:
+    at.put("Read.Me", at.file("READ.ME"))
+    return "READ.ME"
+
+
+def other_form(at: Planting) -> str:
+    at.put("caf\u00e9", at.file("cafe\u0301"))
+    return "cafe\u0301"
+
+
+def bad_name(at: Planting) -> str:
+    at.file(b"bad\xff")
+    return r"bad\xff"
+
+
+KINDS: dict[Callable[[Planting], str], str] = {
+    other_group: "group", no_group: "not recorded", other_target: "link target", folder_for_a_file: "kind",
+    file_for_a_link: "kind", long_key: "key too long", other_case: "same name but for case",
+    other_form: "same name but for normalisation", bad_name: "not UTF-8",
+}  # fmt: skip
+
+
+@pytest.fixture
+def planting(rb: Runbook, lab: ThrowawayLab) -> Iterator[Planting]:
+    """What is new at the export's top is removed at the end."""
+    top = export(lab)
+    before = {path.name for path in top.iterdir()}
+    yield Planting(top, *objects(rb, lab))
+    for path in [path for path in top.iterdir() if path.name not in before]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@pytest.mark.parametrize("plant", KINDS, ids=lambda plant: plant.__name__)
+def test_one_planted_difference_has_the_name_of_its_kind_and_there_is_no_other(
+    rb: Runbook, planting: Planting, plant: Callable[[Planting], str]
+) -> None:
+    if sys.platform == "darwin" and plant is bad_name:
+        pytest.skip("its file systems refuse names that are not UTF-8")
+    key = plant(planting)
+    found = rb.files.compare("metadata")
+    assert (found.ok, counts(found)) == (False, {KINDS[plant]: 1}), found
+    assert (found.comparison.first[0].key, found.comparison.files >= 201) == (key, True)
+
+
+HOSTILE = [*ODD, b"50%", b"50%25", b"one+two", b"trailing ", b"<tag>&amp;", b"#?;=", b"..hidden", b"caf\xc3\xa9.d/x"]
+
+
+def test_names_of_all_sorts_are_copied_and_found_again_and_what_lacks_one_is_told(
+    rb: Runbook, planting: Planting
+) -> None:
+    top, made = os.fsencode(planting.top) + b"/hostile/", set[str]()
+    for at, name in enumerate(HOSTILE):
+        for path in (b"files/" + name, b"folders/" + name + b"/inside"):
+            os.makedirs(os.path.dirname(top + path), exist_ok=True)
+            Path(os.fsdecode(top + path)).write_bytes(b"x" * at)
+            made.add("hostile/" + path.decode())
+    rb.datasync.run(rb.datasync.pending())
+    found = rb.files.compare("metadata")
+    assert (found.ok, counts(found), found.comparison.files) == (True, {}, 201 + len(made)), found
+    for side in ("source", "bucket"):
+        keys = {
+            row["key"] for batch in Inventory.open(found.folder / side).batches(["key"]) for row in batch.to_pylist()
+        }
+        assert {key for key in keys if key.startswith("hostile/") and key[-1] != "/"} == made
+    gone = {
+        "hostile/files/new\nline",
+        "hostile/files/cafe\u0301",
+        "hostile/files/50%25",
+        "hostile/folders/ space /inside",
+    }
+    for key in gone:
+        planting.s3.delete_object(Bucket=planting.bucket, Key=planting.prefix + key)
+    less = rb.files.compare("metadata")
+    lines = pq.read_table(less.folder / "differences.parquet").to_pylist()
+    assert {line["key"] for line in lines if line["fails"]} == gone and counts(less) == {"missing": len(gone)}, less
 
 
 def s3_inventory(lab: ThrowawayLab, bucket: str, prefix: str, *, of: str, created: datetime) -> str:

@@ -22,11 +22,15 @@ from runbook_lib.inventory.pairing import joined
 from runbook_lib.inventory.result import Comparison
 from runbook_lib.inventory.rules import Level, Rules
 from runbook_lib.inventory.sampling import Sample, sample
+from runbook_lib.inventory.scope import Scope
 from tests.inventories import Row, batch, file, inventory
 
 ODD = st.text("aA/.-_é0 中😀\n", min_size=1, max_size=5)
 META: Row = {"mtime_ns": 1_700_000_000_123_456_789, "mode": 0o644, "uid": 1000, "gid": 100}
 WRITTEN = META["mtime_ns"] // 1000 + 60_000_000  # when its object was written, microseconds
+PATTERN = st.text("ab/.*\\|(", max_size=6)
+INCLUDED = st.builds(str.__add__, st.text("ab/.\\|(", max_size=4), st.sampled_from(["", "*"]))  # * at the end alone
+FILTERS = st.builds(Filters, st.lists(INCLUDED, max_size=3).map("|".join), st.lists(PATTERN, max_size=3).map("|".join))
 
 
 def found(result: Comparison) -> list[tuple[str, str]]:
@@ -90,7 +94,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
             "key": key, "kind": kind, "size": 0 if kind == "folder" else draw(st.integers(0, 2)),
             "mtime_ns": draw(st.sampled_from([-5, 999_999, 1_000_000, 1_999_999])),
             "mode": draw(st.sampled_from([1, 2])), "mtime_step_ns": draw(st.sampled_from([None, 1_000_000])),
-            "uid": draw(st.integers(0, 1)), "gid": 0,
+            "uid": draw(st.integers(0, 1)), "gid": draw(st.integers(0, 1)),
             "target": draw(st.sampled_from("xy")) if kind == "link" else None,
         }  # fmt: skip
     return list(made.values())
@@ -113,13 +117,13 @@ def naive(source: list[Row], other: list[Row], level: Level) -> set[tuple[str, s
         step = max(row["mtime_step_ns"] or 1 for row in (a, b))
         if a["mtime_ns"] // step != b["mtime_ns"] // step:
             said.add((key, "mtime"))
-        for field, name in (("mode", "mode"), ("uid", "owner"), ("target", "link target")):
+        for field, name in (("mode", "mode"), ("uid", "owner"), ("gid", "group"), ("target", "link target")):
             if a[field] != b[field] and not (field == "mode" and a["kind"] == "link"):
                 said.add((key, name))
     return said
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows(), rows(), st.sampled_from(["names", "size", "metadata"]), st.data())
 def test_differences_are_those_of_a_comparison_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, source: list[Row], other: list[Row], level: Level, data: st.DataObject
@@ -127,8 +131,14 @@ def test_differences_are_those_of_a_comparison_one_by_one(
     keep = data.draw(st.lists(st.booleans(), min_size=len(source), max_size=len(source)))
     names = {row["key"] for row in other}
     other = other + [row for row, kept in zip(source, keep, strict=True) if kept and row["key"] not in names]
-    result = Sides(tmp_path_factory.mktemp("naive"))(source, other, level)
+    filters = data.draw(st.none() | FILTERS)
+    result = Sides(tmp_path_factory.mktemp("naive"))(source, other, level, Rules(filters))
     lines = found(result)
+    if filters is not None:
+        counted = [result.source.left_out, result.other.left_out]
+        before = [len(source), len(other)]
+        source, other = ([row for row in side if filters.in_scope(row["key"].rstrip("/"))] for side in (source, other))
+        assert counted == [count - len(side) for count, side in zip(before, (source, other), strict=True)]
     assert sorted(lines) == sorted(naive(source, other, level))
     assert [key.encode() for key, _ in lines] == sorted(key.encode() for key, _ in lines)
     assert result.failing == len(lines)
@@ -241,12 +251,9 @@ def test_what_the_filters_leave_out_and_datasyncs_own_object_are_counted_apart(s
     assert (result.source.left_out, result.other.left_out, result.other.datasync_objects) == (3, 1, 1)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.text("ab/.*\\|(", max_size=6), max_size=3), st.sets(st.text("ab/.(\\\n", min_size=2, max_size=6)))
-def test_filters_on_columns_are_the_filters_on_paths(patterns: list[str], keys: set[str]) -> None:
-    from runbook_lib.inventory.scope import Scope
-
-    filters = Filters(None, "|".join(patterns))
+@settings(max_examples=400, deadline=None)
+@given(FILTERS, st.sets(st.text("ab/.(\\\n", min_size=1, max_size=6).filter("/".__ne__), max_size=8))
+def test_filters_on_columns_are_the_filters_on_paths(filters: Filters, keys: set[str]) -> None:
     kept = Scope(filters).inside(batch(file(key) for key in sorted(keys))).column("key").to_pylist()
     assert kept == [key for key in sorted(keys) if filters.in_scope(key.removesuffix("/"))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -225,6 +226,53 @@ def test_a_large_tree_is_cut_into_shards_for_several_processes(
     inventory = scan(HERE, str(wide), tmp_path / "out", side="source", options=ScanOptions(processes=3, limit=100))
     assert inventory.facts["shards"] > 20
     agrees([row for batch in inventory.batches() for row in batch.to_pylist()], wide)
+
+
+class Meddled(Scan):
+    """A scan of a tree in which something goes, always at the same moment."""
+
+    def beat(self, count: int) -> None:
+        """Before the names of the working folder are looked at, after it was listed."""
+        super().beat(count)
+        here = Path.cwd()
+        if here.name == "thinned":
+            for name in "024":
+                (here / name).unlink()
+        elif here.name == "inner":
+            shutil.rmtree(here.parent)
+
+    def opened(self, key: bytes, path: bytes, seen: os.stat_result) -> Any:
+        """After a folder was looked at, before it is opened."""
+        if key == b"swapped/":
+            os.rename("swapped", "../aside")
+            os.mkdir("swapped")
+        return super().opened(key, path, seen)
+
+
+def test_what_goes_after_it_was_listed_is_counted_and_all_that_stays_has_one_row(tmp_path: Path) -> None:
+    root = tmp_path / "t"
+    for folder in ("first", "gone/inner", "swapped", "thinned", "unchanged"):
+        (root / folder).mkdir(parents=True)
+        for name in "01234":
+            (root / folder / name).touch()
+    for name in ("0", "1", "2", "jam", "kit", "lee"):
+        (root / "gone" / name).touch()
+    options = {
+        "limit": 10_000, "compress": 0, "includes": [], "excludes": [], "skipped": [], "entries_per_second": None,
+    }  # fmt: skip
+    before, walk = Path.cwd(), Meddled(Tree(str(root)), options, lambda data: None)
+    walk.chunk, walk.flush = 5, lambda: None  # type: ignore[method-assign]
+    try:
+        walk.run("s", b"", None)
+    finally:
+        os.chdir(before)
+    assert [key.decode() for key in walk.block.keys] == [
+        "first/", *(f"first/{name}" for name in "01234"),
+        "gone/", *(f"gone/{name}" for name in ("0", "1", "2", "inner/", "jam")),
+        "swapped/", "thinned/", "thinned/1", "thinned/3", "unchanged/", *(f"unchanged/{name}" for name in "01234"),
+    ]  # fmt: skip
+    problems = {walk.block.keys[row]: text for row, text in walk.block.texts["problem"].items()}
+    assert (problems, walk.facts["vanished"]) == ({b"swapped/": b"changed while looking"}, 5 + 2 + 3)
 
 
 EXCLUDED = ["/f3", "*/g2*", "g11", "/f1/g*|/f2", "/f3/huge/sub1*|*file", "/f0/g7/3"]

@@ -25,6 +25,7 @@ from runbook_lib.aws.ssm import RunCommand
 from runbook_lib.errors import CommandFailed, InventoryError, RunbookError
 from runbook_lib.hosts import Host, ProcessHost
 from runbook_lib.inventory.progress import Progress
+from runbook_lib.inventory.store import Inventory
 from runbook_lib.lab.core import PREMISES_REGION
 from runbook_lib.managed_host import SsmHost
 from runbook_lib.scanning import ScanOptions, capabilities, digests, look_again, scan
@@ -121,20 +122,30 @@ def test_a_scan_is_not_gone_on_with_for_another_root_or_other_filters(tmp_path: 
         scan(HERE, str(tmp_path / "nowhere"), out, side="source", options=ScanOptions(skipped=()))
 
 
-def test_a_tree_that_changes_meanwhile_is_scanned_to_its_end(tmp_path: Path) -> None:
+def test_of_a_tree_that_changes_meanwhile_all_that_stayed_has_its_row(tmp_path: Path) -> None:
     large, out = grow(tmp_path / "changing"), tmp_path / "out"
     running = subprocess.Popen([sys.executable, "-c", LARGE, str(large), str(out), "12000"])
     number = 0
-    while running.poll() is None:
+    while running.poll() is None:  # the even folders change, the odd ones stay
         number += 1
-        shutil.rmtree(large / f"{number * 37 % 110:03}", ignore_errors=True)
-        (large / f"{number * 37 % 110:03}").mkdir(exist_ok=True)
-        (large / f"{number * 53 % 110:03}" / f"new{number}").touch() if (
-            large / f"{number * 53 % 110:03}"
-        ).exists() else 0
+        gone, grown = (large / f"{number * step % 55 * 2:03}" for step in (37, 53))
+        shutil.rmtree(gone, ignore_errors=True)
+        gone.mkdir(exist_ok=True)
+        if grown.exists():
+            (grown / f"new{number}").touch()
     assert running.returncode == 0
+    inventory = Inventory.open(out)
+    rows = found(inventory)
+    keys = [row["key"] for row in rows]
+    assert keys == sorted(set(keys)) and len(keys) == inventory.rows
     again = scan(HERE, str(large), tmp_path / "again", side="source")
     agrees(found(again), large)
+    changing = {f"{at:03}" for at in range(0, 110, 2)}
+    for name in changing:
+        shutil.rmtree(large / name)
+    agrees([row for row in rows if row["key"][:3] not in changing], large)
+    assert {row["problem"] for row in rows if row["key"][:3] not in changing} == {None}
+    assert {row["problem"] for row in rows} <= {None, "changed while looking"}
 
 
 def test_progress_is_told_and_ends_at_all_entries(large: Path, tmp_path: Path) -> None:
