@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from awscrt import checksums
 
-from runbook_lib.aws import heads, listing_worker, wire
+from runbook_lib.aws import heads, listing_process, listing_worker, wire
 from runbook_lib.aws.heads import content, describe, look_again, part_sizes
 from runbook_lib.aws.listing import ListOptions, list_bucket
 from runbook_lib.aws.object_headers import row_of
 from runbook_lib.aws.parts import Parts
 from runbook_lib.errors import AccessDenied, CredentialsExpired
 from runbook_lib.inventory.progress import Progress
+from runbook_lib.inventory.store import Inventory
 from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET
 from tests.listing import ODD_KEYS, REGION, rows, session
-from tests.s3_stub import Fault, stub
+from tests.s3_stub import Endpoint, Fault, stub
 from tests.s3_stub_pages import Object
+from tests.s3_stub_wire import Asked
 
 PART = 5 * 1024 * 1024
 POSIX = {"file-owner": "1001", "file-group": "1002", "file-permissions": "0100640"}
@@ -269,6 +283,131 @@ def test_throttled_heads_are_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(seen(objects, tmp_path, (Fault("slow down", every=3, operation="HEAD"),))) == 200
 
 
+DATED = {"file-mtime": "1000"}
+
+
+def numbered(count: int, folder: Path) -> tuple[list[Object], Inventory]:
+    """So many objects, and their listing."""
+    objects = [Object(f"{number:04d}", body=b"abc", metadata=DATED) for number in range(count)]
+    with stub(objects) as endpoint:
+        return objects, list_bucket(session(endpoint.url), REGION, "bench", "", folder, cut_from=None)
+
+
+def test_processes_ask_as_many_heads_at_once_as_they_have_connections_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "FEW", 100)
+    monkeypatch.setattr(heads, "SHARD", 100)
+    objects, listed = numbered(1000, tmp_path / "listed")
+    answer, counting, running = Endpoint._object, threading.Lock(), list[psutil.Process]()
+    inside = most = 0
+
+    def look() -> None:
+        ours = psutil.Process().children()
+        running.extend(one for one in ours if listing_process.__name__ in one.cmdline())
+
+    together = threading.Barrier(2 * 4, look, timeout=30)  # nobody is answered before so many have asked
+    met = threading.Event()
+
+    def counted(self: Endpoint, connection: socket.socket, asked: Asked, fault: str) -> bool:
+        nonlocal inside, most
+        with counting:
+            inside += 1
+            most = max(most, inside)
+        with suppress(threading.BrokenBarrierError):
+            if not met.is_set():
+                together.wait()
+                met.set()
+        with counting:
+            inside -= 1
+        return answer(self, connection, asked, fault)
+
+    monkeypatch.setattr(Endpoint, "_object", counted)
+    with stub(objects) as endpoint:
+        options = ListOptions(processes=2, connections=4)
+        found = describe(session(endpoint.url), REGION, "bench", "", listed, tmp_path / "i", keys=None, options=options)
+        assert endpoint.requests["HEAD"] == 1000
+    assert (most, len(running)) == (8, 2)
+    assert {(row["mtime_ns"], row["problem"]) for row in rows(found)} == {(1_000_000_000, None)}
+    assert [row["key"] for row in rows(found)] == [one.key for one in objects]
+
+
+class Held:
+    """From a HEAD on, none is answered until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        self.reached, self.let_go = threading.Event(), threading.Event()
+        answer = Endpoint._object
+
+        def hold(endpoint: Endpoint, connection: socket.socket, asked: Asked, fault: str) -> bool:
+            if endpoint.requests["HEAD"] >= number:
+                self.reached.set()
+                self.let_go.wait(60)
+            return answer(endpoint, connection, asked, fault)
+
+        monkeypatch.setattr(Endpoint, "_object", hold)
+
+
+def test_a_worker_whose_asker_is_gone_asks_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, stopped = Held(monkeypatch, 10), threading.Event()
+    objects = [Object(f"{number:04d}", body=b"abc") for number in range(500)]
+    with stub(objects) as endpoint, ThreadPoolExecutor(1) as aside, open(os.devnull, "wb") as nobody:
+        jobs, ours = os.pipe()
+        with os.fdopen(jobs, "rb") as lines, os.fdopen(ours, "wb") as asker:
+            done = aside.submit(listing_worker.run, lines, nobody, stopped)
+            keys = {
+                "keys": [one.key for one in objects],
+                "prefix": "",
+                "computable": None,
+                "credentials": ["a", "b", None],
+            }
+            door = wire.Door(f"{endpoint.url}/bench", "bench", REGION, connections=1)
+            for line in (asdict(door), {"do": "head", "shard": "0", **keys}):
+                asker.write(json.dumps(line).encode() + b"\n")
+            asker.flush()
+            held.reached.wait(30)
+            asker.close()  # as when its process is killed
+            assert stopped.wait(30)
+            held.let_go.set()
+            done.result(30)
+        assert endpoint.requests["HEAD"] == 10
+
+
+def test_of_a_description_that_was_killed_the_finished_shards_are_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "FEW", 100)
+    monkeypatch.setattr(heads, "SHARD", 100)
+    objects, listed = numbered(500, tmp_path / "listed")
+    program = (
+        "import sys; from pathlib import Path; from runbook_lib.aws import heads; from tests.listing import session\n"
+        "from runbook_lib.inventory.store import Inventory\n"
+        "heads.FEW = heads.SHARD = 100\n"
+        "listed, folder = Inventory.open(Path(sys.argv[2])), Path(sys.argv[3])\n"
+        "heads.describe(session(sys.argv[1]), 'eu-central-1', 'bench', '', listed, folder, keys=None,"
+        "    options=heads.ListOptions(processes=1, connections=1))\n"
+    )
+    folder = tmp_path / "i"
+    held = Held(monkeypatch, 250)  # in the middle of the third shard
+    with stub(objects) as endpoint:
+        places = [endpoint.url, str(tmp_path / "listed"), str(folder)]
+        with subprocess.Popen([sys.executable, "-c", program, *places]) as process:
+            journal = folder / "journal.jsonl"
+            held.reached.wait(30)
+            while journal.read_bytes().count(b"\n") < 1 + 2:  # its head, and two shards
+                assert process.poll() is None
+                time.sleep(0.02)
+            then = psutil.Process(process.pid).children(recursive=True)
+            os.kill(process.pid, signal.SIGKILL)
+        held.let_go.set()
+        psutil.wait_procs(then, timeout=30)
+        assert then and not [one for one in then if one.is_running()]
+        before = endpoint.requests["HEAD"]
+        found = describe(session(endpoint.url), REGION, "bench", "", listed, folder, keys=None)
+        assert endpoint.requests["HEAD"] - before == 300
+    assert [(row["key"], row["mtime_ns"]) for row in rows(found)] == [(one.key, 1_000_000_000) for one in objects]
+
+
 def test_one_denied_object_is_a_problem_and_all_denied_is_an_error(tmp_path: Path) -> None:
     objects = [Object(f"{number:04d}", body=b"abc") for number in range(30)]
     found = seen(objects, tmp_path, (Fault("denied", times=1, operation="HEAD"),))
@@ -301,7 +440,11 @@ def test_of_what_s3_keeps_the_checksum_is_taken_that_can_be_computed_beside_the_
     assert taken(None) == taken({"CRC64NVME", "MD5"}) == "CRC64NVME"
     assert taken({"MD5", "SHA256"}) == "MD5"  # else what leaves the bucket would be all its bytes
     assert taken({"MD5", "SHA256"}, etag=f'"{ABC}-2"') == "CRC64NVME"  # in parts: no MD5 of the content
-    assert taken({"MD5", "SHA256"}, **{"x-amz-server-side-encryption": "aws:kms"}) == "CRC64NVME"
+    encryption = "x-amz-server-side-encryption"
+    for kms in ("aws:kms", "aws:kms:dsse"):
+        assert taken({"MD5", "SHA256"}, **{encryption: kms}) == "CRC64NVME"
+    assert taken({"MD5", "SHA256"}, **{f"{encryption}-customer-algorithm": "AES256"}) == "CRC64NVME"  # SSE-C
+    assert taken({"MD5", "SHA256"}, **{encryption: "AES256"}) == "MD5"  # by S3's own key: of the content
 
 
 def test_what_is_asked_is_counted_by_the_session_with_what_kms_charges(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,3 +82,18 @@ def test_an_empty_side_can_be_joined(tmp_path: Path) -> None:
 def test_the_statement_keeps_to_words_that_all_engines_know() -> None:
     words = set(re.findall(r"\b([A-Z_]+)(?=\()", re.sub(r"--.*", "", sql.statement())))
     assert words <= {"COALESCE", "CONCAT_WS", "GREATEST", "FROM"}
+
+
+@pytest.mark.parametrize("engine", ["athena", "trino", "spark"])
+def test_the_statement_is_one_of_each_engine_and_means_the_same_there(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (parsed,) = sqlglot.parse(sql.statement(), read=engine, error_level=sqlglot.ErrorLevel.RAISE)
+    assert isinstance(parsed, sqlglot.exp.Select)
+    assert not list(parsed.find_all(sqlglot.exp.Anonymous, sqlglot.exp.Command))  # what it does not know
+    source = [file("a"), file("b"), file("c") | {"uid": 1, "mode": 1}, file("d") | {"problem": "not UTF-8"}, file("e")]
+    other = [file("a"), file("c", 7) | {"uid": 2, "mode": 2}, file("d"), file("e"), file("f")]
+    expected = {("b", "missing"), ("c", "size"), ("c", "mode"), ("c", "owner"), ("d", "not UTF-8"), ("f", "extra")}
+    assert by_sql(tmp_path / "ours", source, other) == expected
+    monkeypatch.setattr(sql, "statement", lambda: parsed.sql("duckdb"))  # as that engine reads it
+    assert by_sql(tmp_path / engine, source, other) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,14 @@ def verdicts(outcome: Outcome) -> dict[str, str]:
 def events(outcome: Outcome) -> list[dict[str, Any]]:
     assert outcome.output is not None
     return [json.loads(line) for line in (outcome.output.parent / "events.jsonl").read_text().splitlines()]
+
+
+def pages(outcome: Outcome) -> list[str]:
+    """The HTML that a reader of the executed notebook sees."""
+    assert outcome.output is not None
+    cells = nbformat.read(outcome.output, as_version=4).cells
+    outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
+    return ["".join(o.data["text/html"]) for o in outputs if "text/html" in o.get("data", {})]
 
 
 def text(outcome: Outcome) -> str:
@@ -150,6 +159,9 @@ def test_a_file_missing_in_the_bucket_fails_03(lab: ThrowawayLab) -> None:
     (looked,) = execute("03")
     assert verdicts(looked)["Every file of the NFS server is in the bucket"] == "FAIL"
     assert "images/not-copied.jpg" in text(looked)
+    (shown,) = [page for page in pages(looked) if "<img" in page]  # the bars, and in words what they show
+    alt = re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,iVBORw0KGgo', shown)
+    assert alt == ["Differences by top-level folder: images/ 2."]  # the file, and its folder by its time
 
 
 def test_a_file_changed_in_place_reaches_the_application_although_no_name_is_absent(lab: ThrowawayLab) -> None:

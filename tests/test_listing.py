@@ -230,6 +230,25 @@ def test_a_page_that_fails_is_asked_again(what: str, tmp_path: Path, quick: None
         assert endpoint.failed[what] > 0 and found.facts["requests"]["again"] > 0
 
 
+@pytest.mark.parametrize("what", ["slow down", "torn"])
+def test_processes_ask_again_for_a_page_that_fails(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "FEW", 100)
+    objects, started = many(5000), list[bool]()
+    begin = workers._Worker.__init__
+
+    def counted(self: workers._Worker, door: wire.Door, process: bool) -> None:
+        started.append(process)
+        begin(self, door, process)
+
+    monkeypatch.setattr(workers._Worker, "__init__", counted)
+    source = inventory(tmp_path / "source", [file(key) for key, _ in objects if not key.endswith("/")])
+    with stub(objects, faults=[Fault(what, every=3)]) as endpoint:
+        found = list_bucket(session(endpoint.url), REGION, "bench", "", tmp_path / "i", cut_from=source)
+        assert listed_keys(found) == objects
+        assert found.facts["requests"]["again"] == endpoint.failed[what] > 1
+    assert started == [True, True]
+
+
 def test_a_page_that_never_comes_whole_is_an_error_and_what_is_finished_is_kept(tmp_path: Path, quick: None) -> None:
     objects = many(3000)
     with stub(objects, faults=[Fault("lost key", every=1)]) as endpoint, pytest.raises(AwsError, match="10 attempts"):

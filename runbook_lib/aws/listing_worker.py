@@ -89,6 +89,7 @@ class Worker:
 
     def __init__(self, door: Door, write: Callable[[bytes], None], stopped: threading.Event) -> None:
         self.wire = Wire(door, stopped=stopped)
+        self._stopped = stopped
         self._parts = Parts(self.wire)
         self._write = write
         self._gate = Gate(door.connections)
@@ -99,11 +100,12 @@ class Worker:
         self._bytes, self._beaten = 0, time.monotonic()
 
     def serve(self, lines: BinaryIO) -> None:
-        """Do jobs until there are no more."""
+        """Do jobs until there are no more: all were answered then, or who gave them is gone."""
         for line in lines:
             job = json.loads(line)
             self.wire.credentials = ReadOnlyCredentials(*job.pop("credentials"))
             self._jobs.submit(self._done, job)
+        self._stopped.set()
         self._jobs.shutdown()
         self._requests.shutdown()
 
