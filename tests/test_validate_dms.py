@@ -190,6 +190,22 @@ def test_every_statement_of_a_repair_is_shown_and_recorded_before_it_runs(
     assert all(f"{event['statement']};" in shown for event in events[:-1]), shown
 
 
+def test_before_the_cutover_all_is_made_but_what_would_stop_the_replication(lab: ThrowawayLab, validated: str) -> None:
+    rb = Runbook.open(validated, notebook="06_validate_dms", apply_repairs="before cutover")
+    with rb.dms.target.session(read_only=False) as session:
+        session.execute("set role dms")
+        session.execute("drop index shop.orders_note_idx")
+        session.execute("drop trigger orders_audit on shop.orders")
+        session.execute("alter table shop.payments drop constraint payments_order_id_fkey")
+    left = rb.dms.repair_objects(rb.dms.missing_objects())
+    assert {(found.kind, found.name) for found in left.objects} == {
+        ("trigger", "orders_audit"), ("foreign key", "payments_order_id_fkey"),
+    }  # fmt: skip
+    assert "at cutover" in repr(left) and not left.ok
+    everything = Runbook.open(validated, notebook="06_validate_dms", apply_repairs="everything")
+    assert everything.dms.repair_objects(left).ok
+
+
 def test_repairs_outside_what_was_confirmed_change_nothing(lab: ThrowawayLab, validated: str) -> None:
     lab.verb("break", "sequence-behind")
     rb = Runbook.open(validated, notebook="06_validate_dms", apply_repairs="everything", confirm="999999999999")

@@ -2,7 +2,8 @@
 --
 -- Both are tables over the Parquet files of an inventory. One row for each key that differs; a value is compared where
 -- both sides have it. Beside `runbook compare-files` this knows no filters, no second look, and no other spellings of
--- a name: those show as missing and extra. Above some 100 million entries, join range by range of `key`.
+-- a name: those show as missing and extra. A key too long for S3, and what lies below an unreadable folder, are missing
+-- here; that a value was not recorded, or that a file has no checksum to compare, is not told. Above some 100 million entries, join range by range of `key`.
 SELECT * FROM (
     SELECT
         COALESCE(s.key, o.key) AS key,
