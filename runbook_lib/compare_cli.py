@@ -120,7 +120,9 @@ def _database(
         )
     try:
         if environments is not None and side in ("source", "target"):
-            found = known.setdefault(name, known.get(name) or environments(name)).database(side)
+            if name not in known:
+                known[name] = environments(name)
+            found = known[name].database(side)
         else:
             found = from_url(given)
         return found if password is None else found.with_password(secret(password, secrets))

@@ -27,7 +27,7 @@ from .inventory.reading import MANIFEST
 from .inventory.recheck import Digest
 from .inventory.rules import Rules
 from .inventory.runs import conform
-from .inventory.schema import FILE, FOLDER
+from .inventory.schema import FILE
 from .inventory.store import Inventory, Writer
 from .inventory.underway import Underway
 from .scanning import Planned, Report
@@ -278,12 +278,7 @@ def require_folder(within: str, sides: Sequence[Inventory]) -> None:
 
 def _has_folder(inventory: Inventory, name: str) -> bool:
     """Whether there is a folder of that name, or anything in it; '0' comes after '/'."""
-    for batch in inventory.batches(["key", "kind"], name, f"{name}0"):
-        keys = batch.column("key")
-        folders = pa.compute.and_(pa.compute.equal(keys, name), pa.compute.equal(batch.column("kind"), FOLDER))
-        if pa.compute.any(pa.compute.or_(folders, pa.compute.starts_with(keys, f"{name}/"))).as_py():
-            return True
-    return False
+    return any(batch.num_rows for batch in inventory.batches(["key"], f"{name}/", f"{name}0"))
 
 
 def directly_in(inventory: Inventory, within: str, folder: Path) -> Inventory:

@@ -290,7 +290,11 @@ class DatabaseMigration:
         beat = self._beat(written.append)
         return self._wait(
             lambda: Lag(
-                self._metrics(task, LATENCIES + WAITING), beat, self._beats, patience, statement="; ".join(written[-1:])
+                self._metrics(task, LATENCIES + WAITING),
+                beat,
+                self._beats,
+                patience,
+                statement=written[-1] if written else "",
             ),
             lambda lag: lag.by_metric,
             timeout=patience if beat is not None or not self._beats else 0.0,

@@ -137,13 +137,13 @@ class LogReading(Shown):
     def tables(self) -> list[Table]:
         """Each trouble, what it means and what to do; its time is the one to give as `logs_since` when it is mended.
 
-        Where there is none: what was looked for.
+        Where none is left: what was looked for.
         """
         rows = [(t.name, t.count, _after(t.at), t.means, t.do) for t in self.troubles]
         if rows:
             return [Table(("Trouble", "Lines", "logs_since, when mended (UTC)", "It means", "What to do"), rows)]
         known = [(known.name, known.means, known.do) for known in KNOWN]
-        return [Table(("Looked for, and not found", "It would mean", "What to do then"), known)] if self.lines else []
+        return [Table(("Looked for", "It would mean", "What to do then"), known)] if self.lines else []
 
 
 def read(group: str, lines: Iterable[LogLine], since: datetime | None = None) -> LogReading:

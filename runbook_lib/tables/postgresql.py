@@ -200,8 +200,7 @@ def _name(view: View) -> str:
 def _sampled(part: Field) -> str:
     """The text of a key that a range can begin with on both sides."""
     own = quoted(part.column.name)
-    trims = part.kind == "number" and part.column.base == "numeric"
-    return trimmed(own, Common(portable=False, modern=False)) if trims else f"{own}::text"
+    return trimmed(own, False) if part.kind == "number" and part.column.base == "numeric" else f"{own}::text"
 
 
 def _ordered(part: Field, of: str = "t.") -> str:

@@ -130,17 +130,17 @@ def cast(part: Field, common: Common) -> str:
         case "number" if part.column.base != "numeric":
             return f"{own}::text"
         case "number":
-            return trimmed(own, common)
+            return trimmed(own, common.trims)
         case "numeric" if common.portable:
-            return trimmed(own, common)
+            return trimmed(own, common.trims)
         case "float" if common.portable:
             return portable.postgresql_float(own)
     return f"{own}::text"
 
 
-def trimmed(own: str, common: Common) -> str:
-    """A numeric without zeros at the end of its fraction."""
-    if common.trims:
+def trimmed(own: str, trims: bool) -> str:
+    """A numeric without zeros at the end of its fraction; `trims`: the server has a function for it."""
+    if trims:
         return f"trim_scale({own})::text"
     return f"case when strpos({own}::text, '.') > 0 then rtrim(rtrim({own}::text, '0'), '.') else {own}::text end"
 
