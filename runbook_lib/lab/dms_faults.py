@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LabError
 from .core import Lab
-from .dms_resources import TASK
+from .dms_mappings import read_mappings
+from .dms_resources import TASK, Document
 from .dms_roles import VPC_ROLE
-from .dms_tables import Tables, load_again
+from .dms_tables import FAILED, Tables, load_again
 from .fault import Fault, Planted
 from .postgres import SECRETIVE
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CHANGED, LOST = 42, 77  # customers whose row on the target is changed, and lost; nobody else changes their names
 CLASHING = -17  # the customer whom both sides have made; no sequence comes there
 RETURNS = "shop.returns"
+SWAP, LAG = "swap-pause", "replication-lag"  # a running task looks whether they are planted
 DEALT_WITH = "The log keeps what it said: run 06 with -p logs_since=<the time now, in UTC>."
 _FOUND_RETURNS = f"""
 create table if not exists {RETURNS} (
@@ -112,6 +114,12 @@ def _make_table_without_grants(lab: Lab, _: str) -> Planted:
     return {}
 
 
+def _in_error(lab: Lab, task: Document) -> bool:
+    table = Tables(lab.database, task["ReplicationTaskArn"]).get(RETURNS)
+    selected = read_mappings(task["TableMappings"]).select("shop", "returns")
+    return not selected or (table is not None and table["TableState"] == FAILED)
+
+
 def _grant(lab: Lab, _: Planted) -> None:
     with lab.databases.connect("source") as source:
         if _has(source, RETURNS):
@@ -144,6 +152,14 @@ def _end_clash(lab: Lab, planted: Planted) -> None:
         applies = task["MigrationType"] != "full-load"  # MariaDB's task has other customers
         if applies and Tables(lab.database, task["ReplicationTaskArn"]).get("shop.customers") is not None:
             load_again(lab.database, task["ReplicationTaskArn"], ["shop.customers"])
+
+
+def _paused(_: Lab, task: Document) -> bool:
+    return bool(task.get("HeldBack") == SWAP)
+
+
+def _held_back(_: Lab, task: Document) -> bool:
+    return task.get("HeldBack") is not None  # a pause holds back what a lag would
 
 
 def _drop_role(lab: Lab, _: str) -> Planted:
@@ -213,6 +229,7 @@ DMS_FAULTS = (
         f"grant select on {RETURNS} to dms, at the source; or `runbook lab mend table-without-grants`. {DEALT_WITH}",
         plant=_make_table_without_grants,
         mend=_grant,
+        met=_in_error,
     ),
     Fault(
         "apply-conflict",
@@ -225,19 +242,21 @@ DMS_FAULTS = (
         mend=_end_clash,
     ),
     Fault(
-        "swap-pause",
+        SWAP,
         "The reader of the source is paused, as when the sorter's swap files have reached their limit: the log says "
         "so, the task stays running, and nothing more is captured or applied.",
         "06: The logs have no known trouble",
         "runbook run 06, plant it, runbook run 06",
         "Wait until the log says that reading is resumed: `runbook lab mend swap-pause`.",
+        met=_paused,
     ),
     Fault(
-        "replication-lag",
+        LAG,
         "Changes are captured and not applied; the task stays running, and the target falls behind.",
         "06: The lag is zero now",
         "runbook run 06, plant it, runbook run 06",
         "Let the target catch up: `runbook lab mend replication-lag`, and run 06 once more.",
+        met=_held_back,
     ),
     Fault(
         "dms-role-missing",

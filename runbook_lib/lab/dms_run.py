@@ -14,6 +14,7 @@ import psycopg
 
 from ..errors import LabError
 from .dms_endpoints import Address
+from .dms_faults import LAG, SWAP
 from .dms_making import IMPATIENT, make, slot_name
 from .dms_metrics import Meter
 from .dms_replication import Replication
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 LOADING_PAUSE, RUNNING_PAUSE = 0.1, 0.4  # seconds between two looks
 QUIET = "-c log_min_messages=fatal"  # each look into the counting slot would be two lines of the server's log
-SWAP, LAG = "swap-pause", "replication-lag"  # faults that a running task looks at
 PAUSED = (
     "Reading from source is paused. Total storage used by swap files exceeded the limit 1048576000 bytes "
     "(sorter_transaction.c:110)"
@@ -172,13 +172,13 @@ class Run(Runner):
             else:
                 replication.disable()
         if wanted != before:
-            self._change(HeldBack=wanted)
             if wanted == SWAP:
                 self._reports.say("SORTER", PAUSED)
                 self._reports.tell("DMS-EVENT-0091", "Reading paused, swap files limit reached.")
             elif before == SWAP:
                 self._reports.say("SORTER", RESUMED)
                 self._reports.tell("DMS-EVENT-0093", "Reading resumed.")
+            self._change(HeldBack=wanted)  # last: whoever planted it waits for this
         return wanted
 
     def _loaded(self, task: Document, replication: Replication) -> bool:

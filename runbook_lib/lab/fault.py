@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .core import Lab
+from .dms_resources import Document
 
 Planted = dict[str, Any]  # what a fault's setting holds: its path, and what mending has to know
 
@@ -24,3 +25,4 @@ class Fault:
     default_path: str | None = None
     plant: Callable[[Lab, str], Planted] | None = None  # gets the path, or nothing when the fault takes none
     mend: Callable[[Lab, Planted], None] | None = None
+    met: Callable[[Lab, Document], bool] | None = None  # whether a replicating DMS task has met it, or never will

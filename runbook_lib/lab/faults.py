@@ -13,10 +13,13 @@ from typing import IO, BinaryIO, cast
 from ..errors import LabError
 from .core import Lab
 from .dms_faults import DMS_FAULTS
+from .dms_resources import TASK
 from .fault import Fault, Planted
 from .objects import StoredObject
 from .protocol import Service
 from .world import BUCKET
+
+MEETS = 15.0  # seconds that a busy task has for meeting a fault; it is planted all the same
 
 
 def plant(lab: Lab, services: dict[str, Service], name: str, path: str | None = None) -> Planted:
@@ -34,7 +37,18 @@ def plant(lab: Lab, services: dict[str, Service], name: str, path: str | None = 
         _export_file(lab, planted["path"])
     with lab.database.writing():
         lab.database.set("faults", {**lab.database.setting("faults", {}), name: planted})
+    _let_tasks_meet(lab, fault)
     return planted
+
+
+def _let_tasks_meet(lab: Lab, fault: Fault) -> None:
+    """Return when every task that replicates has met what it looks for now and then: who breaks, looks at once."""
+    until = time.monotonic() + MEETS
+    while fault.met is not None and time.monotonic() < until:
+        running = [task for task in lab.database.all(TASK) if task["Status"] == "running"]
+        if all(task["MigrationType"] == "full-load" or fault.met(lab, task) for task in running):
+            return
+        time.sleep(0.05)
 
 
 def mend(lab: Lab, services: dict[str, Service], name: str | None = None) -> list[str]:

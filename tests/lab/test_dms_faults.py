@@ -83,9 +83,9 @@ def test_a_sequence_that_is_behind_makes_a_real_insert_fail(world: World) -> Non
 
 
 def test_a_table_without_grants_stays_in_error_until_it_is_granted(world: World) -> None:
-    world.plant("table-without-grants")
-    eventually(lambda: world.statistics().get("shop.returns", {}).get("TableState") == "Table error")
+    world.plant("table-without-grants")  # returns when the task has met it
     returns = world.statistics()["shop.returns"]
+    assert returns["TableState"] == "Table error"
     assert (returns["ValidationState"], returns["ValidationFailedRecords"]) == ("Table error", 0)
     assert "in error" in returns["ValidationStateDetails"]
     stats = world.described()["ReplicationTaskStats"]
@@ -134,7 +134,7 @@ def change(world: World) -> None:
 def test_a_swap_pause_stops_reading_and_says_so(world: World) -> None:
     before = world.in_step()["shop.customers"]
     world.plant("swap-pause")
-    eventually(lambda: world.bus.said("[SORTER          ]I:  Reading from source is paused. Total"))
+    assert world.bus.said("[SORTER          ]I:  Reading from source is paused. Total")
     change(world)
     eventually(lambda: world.bus.metrics.get("CDCLatencySource", 0) >= 1)
     assert world.bus.metrics["CDCChangesDiskSource"] == 11 and world.bus.metrics["CDCIncomingChanges"] == 0
@@ -151,7 +151,7 @@ def test_a_swap_pause_stops_reading_and_says_so(world: World) -> None:
 def test_a_lag_captures_and_does_not_apply(world: World) -> None:
     before = world.in_step()["shop.customers"]
     world.plant("replication-lag")
-    eventually(lambda: (world.lab.database.get("dms.task", world.task) or {}).get("HeldBack") == "replication-lag")
+    assert (world.lab.database.get("dms.task", world.task) or {})["HeldBack"] == "replication-lag"
     change(world)
     eventually(lambda: world.bus.metrics.get("CDCLatencyTarget", 0) >= 1)
     assert world.bus.metrics["CDCLatencySource"] == 0 and world.bus.metrics["CDCIncomingChanges"] == 11
