@@ -20,6 +20,7 @@ from .aws.client import Session
 from .aws.executions import Task, TaskExecution
 from .digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
 from .display import plural
+from .environment import InventorySettings
 from .errors import NotFound, SettingsError
 from .filters import Filters
 from .inventory.progress import Look, Progress
@@ -31,7 +32,6 @@ from .inventory.schema import FILE
 from .inventory.store import Inventory, Writer
 from .inventory.underway import Underway
 from .scanning import Planned, Report
-from .settings import InventorySettings
 from .sides import SIDES, Side
 
 Origin = Literal["scan", "report"]

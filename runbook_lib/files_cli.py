@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .environment import Level
 from .errors import SettingsError
-from .settings import Level
 
 LEVELS = get_args(Level)
 AGAINST = ("bucket", "share", "report")

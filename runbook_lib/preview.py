@@ -12,6 +12,7 @@ from typing import Any
 
 from . import permissions
 from .aws.ssm import RunCommand
+from .environment import Environment
 from .errors import ChangeRefused, NotFound
 from .evidence import approval, keys, signoff
 from .evidence.files import PLAN, SIGNATURES, as_json, sha256, write_whole
@@ -23,7 +24,7 @@ from .inventory.cost import LISTED, READ, Price
 from .runbook import Runbook
 from .runs.plan import Step
 from .runs.run import parameter_names
-from .settings import Environment, environment_file, load_environment, project_root
+from .settings import environment_file, load_environment, project_root
 from .world import Endpoint, endpoint_of
 
 GIB = 1024**3

@@ -22,6 +22,7 @@ from .aws.ssm import RunCommand
 from .aws.storage_gateway import FileShare, StorageGateway
 from .checking import Checking
 from .databases import Database
+from .environment import DmsSettings, Environment
 from .errors import ChangeRefused, SettingsError
 from .evidence import approval, kernel
 from .evidence.changer import Changer
@@ -30,7 +31,7 @@ from .filters import Filters
 from .hosts import Host, ProcessHost
 from .managed_host import SsmHost
 from .migration import DatabaseMigration, ends
-from .settings import DmsSettings, Environment, knobs, load_environment, overridden
+from .settings import knobs, load_environment, overridden
 from .share import Share
 from .test_file import TestFile
 from .transfer import Transfer

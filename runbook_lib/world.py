@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from .aws.client import Credentials
+from .environment import Environment
 from .errors import LabError
-from .settings import Environment
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from runbook_lib.checks import MIME_TYPE
 from runbook_lib.cli import app
+from runbook_lib.environment import Approval
 from runbook_lib.errors import RunbookError
 from runbook_lib.evidence.approval import terms
 from runbook_lib.evidence.files import SOURCES, as_json, entries
 from runbook_lib.evidence.folder import MARK, RunFolder
-from runbook_lib.settings import Approval
 
 Json = dict[str, Any]
 NOBODY = Approval()  # has to approve

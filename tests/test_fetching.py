@@ -22,12 +22,12 @@ from runbook_lib.aws import exchange as exchanges
 from runbook_lib.aws.client import Credentials, Session
 from runbook_lib.aws.exchange import Exchange
 from runbook_lib.aws.ssm import RunCommand
+from runbook_lib.environment import InventorySettings
 from runbook_lib.errors import AwsError, ChangeRefused, CommandFailed, RunbookError, SettingsError
 from runbook_lib.hosts import CommandResult
 from runbook_lib.lab.core import PREMISES_REGION
 from runbook_lib.managed_host import SsmHost
 from runbook_lib.scanning import scan
-from runbook_lib.settings import InventorySettings
 from tests.test_scanner import agrees
 from tests.throwaway import ThrowawayLab, client, connection
 

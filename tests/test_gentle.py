@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from runbook_lib import cli, scanning
 from runbook_lib.aws import wire, workers
+from runbook_lib.environment import GENTLE
 from runbook_lib.hosts import ProcessHost
 from runbook_lib.inventory import looking
 from runbook_lib.inventory.scanner import Scan
-from runbook_lib.settings import GENTLE
 from tests.throwaway import ThrowawayLab
 
 RATE = 50.0

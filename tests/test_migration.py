@@ -17,6 +17,7 @@ import pytest
 from runbook_lib.aws.dms import Counts, DmsTask, Endpoint, Instance, TableRule, TableStatistics
 from runbook_lib.aws.secrets import Secret
 from runbook_lib.aws.watch import Datapoint, LogLine, Metric
+from runbook_lib.environment import DatabaseSide
 from runbook_lib.errors import DatabaseError, SettingsError
 from runbook_lib.lab import postgres
 from runbook_lib.migration import DatabaseMigration, ends, logs
@@ -25,7 +26,7 @@ from runbook_lib.migration.lag import Lag
 from runbook_lib.migration.phase import Phase
 from runbook_lib.migration.source import SourceReady, SourceTable, selected
 from runbook_lib.migration.statistics import Applied, Loaded, Validation
-from runbook_lib.settings import DatabaseSide, load_environment
+from runbook_lib.settings import load_environment
 from tests.servers import in_postgresql, postgresql
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

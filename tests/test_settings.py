@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from runbook_lib.environment import Environment
 from runbook_lib.errors import SettingsError
 from runbook_lib.runs.plan import steps
 from runbook_lib.runs.run import parameter_names
-from runbook_lib.settings import PACKAGE_ROOT, Environment, knobs, load_environment
+from runbook_lib.settings import PACKAGE_ROOT, knobs, load_environment
 
 PARAMETERS = sorted((PACKAGE_ROOT / "parameters").glob("*.yaml"))
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from runbook_lib import redaction
+from runbook_lib.environment import Approval
 from runbook_lib.errors import EvidenceError
 from runbook_lib.evidence import keys, sealed_files, signoff
 from runbook_lib.evidence.approval import PLAN_TYPE, terms
@@ -23,7 +24,6 @@ from runbook_lib.evidence.seal import keep_sources, seal
 from runbook_lib.evidence.verify import Verification, verify
 from runbook_lib.runs import plan
 from runbook_lib.runs.run import run
-from runbook_lib.settings import Approval
 from tests.records import Json, cell, check, command, executed_cells, reopen, save, shown, synthetic
 from tests.throwaway import ThrowawayLab
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ..environment import Approval
 from ..errors import EvidenceError
-from ..settings import Approval
 from . import keys, schemas
 from .files import PLAN, SOURCES, sha256
 from .signoff import Signature, signatures

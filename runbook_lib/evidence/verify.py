@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..display import printable
+from ..environment import Approval
 from ..errors import EvidenceError
-from ..settings import Approval
 from . import approval, cells, keys, outcomes, schemas, sealed_files, signoff
 from .files import ENVELOPE, PLAN, RUN, as_json
 from .folder import MARK, RunFolder

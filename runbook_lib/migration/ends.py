@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..aws.dms import Endpoint
 from ..aws.secrets import Secret
 from ..databases import ENGINES, Database
+from ..environment import DatabaseSide
 from ..errors import SettingsError
-from ..settings import DatabaseSide
 
 
 def database(side: str, given: DatabaseSide, secret: Secret, endpoint: Endpoint) -> Database:
