@@ -93,6 +93,7 @@ class DmsSettings(_Strict):
 
 
 GENTLE = {"entries_per_second": 2000.0, "bytes_per_second": 50e6, "requests_per_second": 50.0}
+LATEST = "latest"  # the bucket's latest S3 Inventory, where it was made after the last copy
 Level = Literal["names", "size", "metadata", "sample", "content"]
 
 
@@ -105,7 +106,7 @@ class InventorySettings(_Strict):
     bytes_per_second: float | None = Field(default=None, gt=0)  # read there, for checksums
     requests_per_second: float | None = Field(default=None, gt=0)  # to S3
     privilege: Literal["", "sudo"] = ""  # put before what reads there, where the user may not read everything
-    s3_inventory: str | None = None  # s3://bucket/…/manifest.json: stands in for LIST; None: LIST
+    s3_inventory: str | None = None  # s3://bucket/…/manifest.json, or latest: stands in for LIST; None: LIST
     exchange: str | None = None  # s3://bucket/prefix: what is too long for SSM's commands goes through it
 
     def gently(self) -> dict[str, float]:
@@ -116,8 +117,8 @@ class InventorySettings(_Strict):
     @field_validator("s3_inventory")
     @classmethod
     def _manifest(cls, value: str | None) -> str | None:
-        if value is not None and not (value.startswith("s3://") and value.endswith("manifest.json")):
-            raise ValueError("give the address of an S3 Inventory's manifest: s3://bucket/path/manifest.json")
+        if value not in (None, LATEST) and not (value.startswith("s3://") and value.endswith("manifest.json")):
+            raise ValueError(f"give an S3 Inventory's manifest, s3://bucket/path/manifest.json, or {LATEST}")
         return value
 
     @field_validator("exchange")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from . import scanning
 from .application_server import ApplicationServer
-from .aws import heads, listing, stored_inventory
+from .aws import heads, latest_inventory, listing, stored_inventory
 from .aws.client import Session
 from .aws.executions import Task, TaskExecution
 from .digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
 from .display import plural
-from .environment import InventorySettings
+from .environment import LATEST, InventorySettings
 from .errors import NotFound, SettingsError
 from .filters import Filters
 from .inventory.progress import Look, Progress
@@ -121,6 +121,25 @@ class FileSides:
         found = self.report(folder)
         self.session.count(found.facts["requests"])
         return found
+
+    def decided(self) -> tuple[FileSides, str]:
+        """The same, with the S3 Inventory found that the environment calls the latest; or LIST, and why."""
+        if self.settings.s3_inventory != LATEST:
+            return self, ""
+        place, since = self.task.destination, self._last_ended()
+        manifest, why = None, ""
+        try:
+            made = latest_inventory.latest(self.session, self.region, place.bucket, place.prefix)
+        except NotFound as error:
+            why = str(error)
+        else:
+            if made.created >= since:
+                manifest = made.manifest
+            else:
+                when = f"is of {made.created:%Y-%m-%d %H:%M} UTC, and the task's last execution ended later, at"
+                why = f"The latest S3 Inventory, {made.manifest}, {when} {since:%Y-%m-%d %H:%M} UTC."
+        settings = self.settings.model_copy(update={"s3_inventory": manifest})
+        return replace(self, settings=settings), f"The bucket was asked by LIST. {why}" if why else ""
 
     def listed(self, source: Inventory | Underway, folder: Path, progress: Report) -> Inventory:
         """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one."""

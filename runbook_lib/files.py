@@ -127,13 +127,26 @@ class Files:
         """
         wish = Wish(level, against, within, take, seed, source)
         wish.refuse()
+        sides, listed = self.sides.decided() if against == "bucket" else (self.sides, "")
+        return Files(sides, self._folder, self._record)._compare(wish, of, out, told or _line(wish), said, listed)
+
+    def _compare(
+        self,
+        wish: Wish,
+        of: FileComparison | None,
+        out: Path | None,
+        told: Told,
+        said: Callable[[str], None],
+        listed: str,
+    ) -> FileComparison:
+        """`listed` is said of the result: why no S3 Inventory stands in for LIST."""
         earlier = None if of is None else of.folder
-        wanted = asked(wish, self.sides.terms("report" in (source, against)), earlier)
+        wanted = asked(wish, self.sides.terms("report" in (wish.source, wish.against)), earlier)
         folder = out or placed(self._folder() / "files", wanted)
         with begun(folder, wanted) as (known, so_old):
             seen = {name: (folder if earlier is None or name not in known.of else earlier) / name for name in LABELS}
-            notes = [so_old] if so_old else []
-            found = self._compared(known.wish, folder, seen, told or _line(wish), said, notes)
+            notes = [note for note in (so_old, listed) if note]
+            found = self._compared(known.wish, folder, seen, told, said, notes)
             put(folder / DONE, json.dumps(found.body(), indent=1).encode())
         self._record("note", key="files compared", value={**found.body(), "folder": folder.name})
         return found

@@ -45,7 +45,7 @@ def register(app: typer.Typer, opened: Opened) -> None:
             int | None, typer.Option(min=0, help="By which they are drawn; none: any, and it is said which.")
         ] = None,
         s3_inventory: Annotated[
-            str | None, typer.Option(help="s3://bucket/…/manifest.json: stands in for LIST.")
+            str | None, typer.Option(help="s3://bucket/…/manifest.json, or latest: stands in for LIST.")
         ] = None,
         confirm: Annotated[
             str | None, typer.Option(help="The account once more, where `inventory.exchange` is used.")

@@ -491,6 +491,38 @@ def test_an_s3_inventory_is_of_this_bucket_and_younger_than_the_copy(
         assert found.comparison.other.began == created.replace(microsecond=created.microsecond // 1000 * 1000)
 
 
+def wish_an_inventory(s3: Any, bucket: str) -> None:
+    """Have one written now."""
+    configuration = {
+        "Id": "daily", "IsEnabled": True, "IncludedObjectVersions": "Current", "Schedule": {"Frequency": "Daily"},
+        "OptionalFields": ["Size", "LastModifiedDate"],
+        "Destination": {"S3BucketDestination": {"Bucket": "arn:aws:s3:::lists", "Format": "Parquet"}},
+    }  # fmt: skip
+    s3.put_bucket_inventory_configuration(Bucket=bucket, Id="daily", InventoryConfiguration=configuration)
+
+
+def test_the_latest_s3_inventory_stands_in_for_list_when_it_is_younger_than_the_copy(
+    rb: Runbook, lab: ThrowawayLab
+) -> None:
+    s3, bucket, prefix = objects(rb, lab)
+    files = rb.files_as(s3_inventory="latest")
+    found = files.compare("size")
+    assert found.ok and f"asked by LIST. The bucket {bucket} has no S3 Inventory configuration." in repr(found)
+    s3.create_bucket(Bucket="lists", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    s3.delete_object(Bucket=bucket, Key=f"{prefix}images/00001.jpg")
+    wish_an_inventory(s3, bucket)
+    found = files.compare("size")
+    assert counts(found) == {"missing": 1} and "The bucket is as S3 Inventory had it at" in repr(found)
+    assert found.spent.items and "asked by LIST" not in repr(found)
+    (export(lab) / "later.txt").write_text("after the inventory")
+    copy = Runbook.open("lab", notebook="02_run_datasync_task")
+    copy.datasync.run(copy.datasync.pending())
+    found = files.compare("size")
+    assert found.ok and "as S3 Inventory had it" not in repr(found)
+    assert "asked by LIST. The latest S3 Inventory, s3://lists/" in repr(found)
+    assert "the task's last execution ended later, at" in repr(found)
+
+
 def test_datasyncs_report_and_a_scan_are_compared_with_each_other(rb: Runbook, lab: ThrowawayLab) -> None:
     found = rb.files.compare("size", against="report")
     assert found.ok, found

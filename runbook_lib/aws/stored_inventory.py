@@ -51,8 +51,8 @@ def from_s3_inventory(
     if found is None:
         raise AwsError(f"{manifest!r} is not the address of a manifest. Give it as s3://bucket/path/manifest.json.")
     client = session.client("s3", region)
-    said = _manifest(client, manifest, found[1], found[2])
-    created = datetime.fromtimestamp(int(said["creationTimestamp"]) / 1000, UTC)
+    said = manifest_of(client, manifest, found[1], found[2])
+    created = created_at(said)
     if said["sourceBucket"] != of:
         raise AwsError(
             f"{manifest} lists the bucket {said['sourceBucket']}, not {of}. Give a manifest of {of}, or LIST."
@@ -77,8 +77,13 @@ def from_s3_inventory(
         )
 
 
-def _manifest(client: Client, manifest: str, bucket: str, key: str) -> dict[str, Any]:
-    """The manifest, with all that is needed of it."""
+def created_at(said: dict[str, Any]) -> datetime:
+    """When AWS began to look at the bucket, as a manifest says it; UTC, to the millisecond."""
+    return datetime.fromtimestamp(int(said["creationTimestamp"]) / 1000, UTC)
+
+
+def manifest_of(client: Client, manifest: str, bucket: str, key: str) -> dict[str, Any]:
+    """The manifest of that address, with all that is needed of it."""
     try:
         body = client.look("get_object", Bucket=bucket, Key=key)["Body"].read()
     except AwsError as error:

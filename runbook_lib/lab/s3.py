@@ -13,6 +13,7 @@ from .object_rows import StoreRefusal
 from .protocol import Refusal, problems
 from .s3_base import Operation
 from .s3_buckets import ABSENT, BucketOperations
+from .s3_inventory import InventoryOperations
 from .s3_lists import ListOperations
 from .s3_multipart import MultipartOperations
 from .s3_objects import ObjectOperations
@@ -28,7 +29,13 @@ class S3:
 
     def __init__(self, lab: Lab) -> None:
         self.buckets = BucketOperations(lab)
-        self.groups = (self.buckets, ObjectOperations(lab), ListOperations(lab), MultipartOperations(lab))
+        self.groups = (
+            self.buckets,
+            InventoryOperations(lab),
+            ObjectOperations(lab),
+            ListOperations(lab),
+            MultipartOperations(lab),
+        )
 
     def handle(self, request: HttpRequest) -> HttpResponse:
         """The response to one request, errors as S3's XML. ConnectionError when the client leaves in mid-body."""
