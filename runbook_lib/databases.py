@@ -146,7 +146,8 @@ def _advice(said: str) -> str:
         r"refused|Can't connect|could not translate host|Name or service not known|timed out|timeout expired": "Is the "
         "address right, and does the network (security group, VPN) let this machine reach it?",
         r"permission denied": "Grant it to this user, or use one that may.",
-        r"statement timeout|max_statement_time": "Allow more time, or compare fewer rows at once.",
+        r"statement timeout|max_statement_time|maximum statement execution time": "Allow more time, or compare fewer "
+        "rows at once.",
         r"conflict with recovery": "A standby gives up reads that hold back its replay: allow it more time "
         "(max_standby_streaming_delay), or set hot_standby_feedback there.",
         r"does not exist|Unknown (table|column|database)": "Is the name spelt as the database spells it?",

@@ -6,13 +6,44 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import pymysql
 import pytest
 
-from runbook_lib.databases import Database
+from runbook_lib.databases import Database, from_url
 from runbook_lib.errors import LabError
 from runbook_lib.lab import mariadb, postgres
+
+MYSQL = os.environ.get("RUNBOOK_MYSQL_URL", "")  # mysql://user@host:port/any: a MySQL server stands in for MariaDB
+only_mariadb = pytest.mark.skipif(bool(MYSQL), reason="MySQL has no such thing")
+
+
+@dataclass
+class MySQL:
+    """A MySQL server of yours, its password in RUNBOOK_MYSQL_PASSWORD. What tests make there is dropped at the end."""
+
+    address: Database
+    made: list[str] = field(default_factory=list)
+
+    def connect(self, database: str) -> pymysql.Connection[Any]:
+        """A session of its user; autocommit."""
+        given = self.address
+        return pymysql.connect(
+            host=given.host, port=given.port, user=given.user, password=given.password, database=database,
+            autocommit=True, charset="utf8mb4",
+        )  # fmt: skip
+
+    def remove(self) -> None:
+        """Drop what was made."""
+        with self.connect("mysql") as session, session.cursor() as cursor:
+            for name in self.made:
+                cursor.execute(f"drop database if exists `{name}`")
+
+
+MySQLOrMariaDB = mariadb.Server | MySQL
 
 
 @contextmanager
@@ -37,11 +68,15 @@ def need_mariadb() -> None:
 
 
 @contextmanager
-def mariadb_server(folder: Path) -> Iterator[mariadb.Server]:
-    """A running MariaDB server, when its binaries are there."""
-    need_mariadb()
-    server = mariadb.Server(folder, secrets.token_hex(8))
-    server.start()
+def mariadb_server(folder: Path) -> Iterator[MySQLOrMariaDB]:
+    """A running MariaDB server, when its binaries are there; or the MySQL server that RUNBOOK_MYSQL_URL names."""
+    server: MySQLOrMariaDB
+    if MYSQL:
+        server = MySQL(from_url(MYSQL).with_password(os.environ.get("RUNBOOK_MYSQL_PASSWORD", "")))
+    else:
+        need_mariadb()
+        server = mariadb.Server(folder, secrets.token_hex(8))
+        server.start()
     try:
         yield server
     finally:
@@ -57,11 +92,23 @@ def in_postgresql(server: postgres.Server, name: str, script: str) -> Database:
     return Database("postgresql", "127.0.0.1", server.port, name, postgres.SUPERUSER, server.password)
 
 
-def in_mariadb(server: mariadb.Server, name: str, statements: list[str]) -> Database:
+def in_mariadb(server: MySQLOrMariaDB, name: str, statements: list[str]) -> Database:
     """A new database of a server, after the statements; its descriptor as the superuser."""
+    if isinstance(server, MySQL):
+        server.made.append(name)
     with server.connect("mysql") as session, session.cursor() as cursor:
         cursor.execute(f"create database `{name}` character set utf8mb4")
         cursor.execute(f"use `{name}`")
         for statement in statements:
             cursor.execute(statement)
+    if isinstance(server, MySQL):
+        return replace(server.address, name=name)
     return Database("mysql", "127.0.0.1", server.port, name, mariadb.SUPERUSER, server.password)
+
+
+def series(first: int, last: int) -> str:
+    """A table expression of the numbers `seq`, at most a thousand, as MySQL and MariaDB both know it."""
+    return (
+        f"(with recursive s(seq) as (select {first} union all select seq + 1 from s where seq < {last})"
+        " select seq from s) numbers"
+    )

@@ -144,6 +144,7 @@ class Server:
             owner.flush()
             own(Path(owner.name))
             place = [f"--datadir={self.data}", f"--port={self.port}", f"--init-file={owner.name}"]
+            place.append(f"--tmpdir={self.folder}")  # one that starts deletes what others have in a shared one
             process = subprocess.Popen(
                 unprivileged([str(find_binaries().server), "--no-defaults", *place, *settings]),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",

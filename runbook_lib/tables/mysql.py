@@ -19,6 +19,7 @@ from .model import FREE, Field, Key, Span, Table, View
 from .mysql_catalog import describe, may_read
 
 SAMPLED = 4_096  # keys
+NO_FUNCTION = (1305, 1046)  # no such function; none in this database, and no database was chosen
 SETTINGS = (
     "set names utf8mb4",
     "set session time_zone = '+00:00'",
@@ -39,6 +40,7 @@ class MySQL:
         """Which one answers; the two write JSON differently, so they are told apart."""
         version, standby = _fetch(session, "select version(), @@global.read_only")[0]
         engine = "mariadb" if "mariadb" in version.lower() else "mysql"
+        _need_md5(session, version)
         return Server(engine, int(version.partition(".")[0]), "utf8mb4", bool(standby))
 
     def prepare(self, session: Any) -> None:
@@ -144,6 +146,21 @@ class MySQL:
         return Statement(
             sql, parameters, lambda row: (tuple(row[:count]), _bytes(view, row[count]), tuple(row[count + 1 :]))
         )
+
+
+def _need_md5(session: Any, version: str) -> None:
+    """DatabaseError where there is no md5(): MySQL has it in a component of its own since 9.6."""
+    import pymysql
+
+    try:
+        _fetch(session, "select md5('')")
+    except pymysql.MySQLError as error:
+        if error.args[0] not in NO_FUNCTION:
+            raise
+        raise DatabaseError(
+            f"MySQL {version} at {session.host}:{session.port} has no md5(), by which rows are digested here. Have its "
+            "administrator run: install component 'file://component_classic_hashing'"
+        ) from error
 
 
 def _fetch(session: Any, sql: str) -> list[Any]:
@@ -288,7 +305,7 @@ def _cast(part: Field, common: Common) -> str:
         case "bytes":
             return f"lower(hex({own}))"
         case "float":
-            return portable.mysql_float(own)
+            return portable.mysql_float(part, own)
         case "number" | "numeric" if (common.portable or part.kind == "number") and column.base == "decimal":
             return _number(part)
         case "timestamp" | "timestamptz" | "time":

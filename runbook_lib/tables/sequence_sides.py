@@ -124,7 +124,9 @@ def read_mysql(database: Database, schemas: Sequence[str]) -> SequenceSide:
         if cursor.fetchone():
             cursor.execute("set session information_schema_stats_expiry = 0")
         cursor.execute(AUTO_INCREMENTS, (list(schemas),))
-        for schema, table, column, following in cursor.fetchall():
+        for schema, table, column, following in sorted(
+            cursor.fetchall(), key=lambda row: (row[0].lower(), row[1].lower())
+        ):
             side.schemas.add(schema)
             if column is None:
                 continue
@@ -170,5 +172,5 @@ AUTO_INCREMENTS = """
 select t.table_schema, t.table_name, c.column_name, t.auto_increment
 from information_schema.tables t left join information_schema.columns c
      on c.table_schema = t.table_schema and c.table_name = t.table_name and c.extra like '%%auto_increment%%'
-where t.table_schema in %s and t.table_type = 'BASE TABLE' order by 1, 2
+where t.table_schema in %s and t.table_type = 'BASE TABLE'
 """
