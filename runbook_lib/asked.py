@@ -95,14 +95,21 @@ class Asked:
 
 
 def asked(wish: Wish, sides: dict[str, Any], of: Path | None) -> Asked:
-    """What is asked now; `of` is the folder of an earlier comparison, which has to be of the same sides and day."""
+    """What is asked now; `of` is the folder of an earlier comparison, of the same source and day.
+
+    Was it with the same other side, its inventories are taken; else that of the source.
+    """
     wish.refuse()
     now = datetime.now(UTC)
     whole = Asked(wish, json.loads(json.dumps(sides)), {}, now)
     if of is None:
         return whole
-    known = Asked.read(of)
-    other = [name for name in whole.unlike(known) if name in {*whole.sides, "against", "source"}]
+    known, names = Asked.read(of), {*whole.sides, "source"}
+    serve = list(LABELS)
+    if known.wish.against != wish.against:
+        serve = ["source" if wish.source == "scan" else "report"]
+        names -= {"s3_inventory"} if wish.source == "report" else {"s3_inventory", "report"}
+    other = [name for name in whole.unlike(known) if name in names]
     if other:
         raise InventoryError(
             f"{of} is of other sides (another {', '.join(other)}), so it cannot be looked at further. Compare without "
@@ -110,7 +117,7 @@ def asked(wish: Wish, sides: dict[str, Any], of: Path | None) -> Asked:
         )
     if known.age(now) > FRESH:
         raise InventoryError(f"{of} was begun {lasted(known.age(now))} ago: too old. Compare without `of`.")
-    manifests = {name: of / name / MANIFEST for name in LABELS}
+    manifests = {name: of / name / MANIFEST for name in serve}
     return replace(whole, of={name: hashed(path) for name, path in manifests.items() if path.exists()})
 
 

@@ -87,8 +87,8 @@ class FileSides:
         prefix = self.task.destination.prefix
         return Rules(self.filters, fields, labels=(FROM[origin], LABELS[against]), prefix=prefix)
 
-    def terms(self, report: bool) -> dict[str, Any]:
-        """What decides what is on the sides; `report`: whether DataSync's report is one of them."""
+    def terms(self, *names: Origin | Against) -> dict[str, Any]:
+        """What decides what is on the sides of these names."""
         task = self.task
         return {
             "endpoint": self.session.endpoint_url,
@@ -99,8 +99,8 @@ class FileSides:
             "options": {option: task.options.get(option) for option in UNKEPT.values()},
             "server": self.server.host.name,
             "mounts": [self.server.path(side) for side in SIDES],
-            "s3_inventory": self.settings.s3_inventory,
-            "report": self.latest().arn if report else None,
+            "s3_inventory": self.settings.s3_inventory if "bucket" in names else None,
+            "report": self.latest().arn if "report" in names else None,
         }
 
     def scanned(

@@ -120,10 +120,10 @@ class Files:
         `source="report"` takes what the task's latest execution saw instead of a scan. `within` is a folder: only the
         files directly in it are compared. `take` is how many files level `sample` reads, drawn with `seed`.
 
-        `of` is an earlier comparison of the same two sides, whose inventories are looked at further instead of new
-        ones. What an earlier call left unfinished is gone on with, on the same day and with all that decides the
-        result unchanged. `told` hears how far it is, `said` what it will cost, as soon as the source is known: before
-        more is asked of S3 than a LIST, which goes on beside the scan of a large tree.
+        `of` is an earlier comparison, whose inventories are looked at further instead of new ones: both, or the
+        source's where it was with another side. What an earlier call left unfinished is gone on with, on the same day
+        and with all that decides the result unchanged. `told` hears how far it is, `said` what it will cost, as soon as
+        the source is known: before more is asked of S3 than a LIST, which goes on beside the scan of a large tree.
         """
         wish = Wish(level, against, within, take, seed, source)
         wish.refuse()
@@ -141,7 +141,7 @@ class Files:
     ) -> FileComparison:
         """`listed` is said of the result: why no S3 Inventory stands in for LIST."""
         earlier = None if of is None else of.folder
-        wanted = asked(wish, self.sides.terms("report" in (wish.source, wish.against)), earlier)
+        wanted = asked(wish, self.sides.terms(wish.source, wish.against), earlier)
         folder = out or placed(self._folder() / "files", wanted)
         with begun(folder, wanted) as (known, so_old):
             seen = {name: (folder if earlier is None or name not in known.of else earlier) / name for name in LABELS}

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .asked import Wish
 from .environment import Level
 from .errors import SettingsError
 
@@ -35,7 +36,14 @@ def register(app: typer.Typer, opened: Opened) -> None:
         level: Annotated[
             str, typer.Option(help="names, size, metadata, sample or content: each looks further.")
         ] = "size",
-        against: Annotated[str, typer.Option(help="bucket, share (as the gateway shows it), or report.")] = "bucket",
+        against: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="bucket, share (as the gateway shows it), or report. Given more than once, the source is "
+                "scanned once for all.",
+                show_default="bucket",
+            ),
+        ] = None,
         source: Annotated[str, typer.Option(help="scan, or report: what DataSync's latest execution saw.")] = "scan",
         within: Annotated[
             str | None, typer.Option(help="Only the files directly in this folder; / is the top.")
@@ -65,32 +73,51 @@ def register(app: typer.Typer, opened: Opened) -> None:
 
         Exit codes: 0 the same, 1 not the same, 2 usage, 3 an error, 130 interrupted.
         """
+        others = against or [AGAINST[0]]
         for option, given, known in (
             ("--level", level, LEVELS),
-            ("--against", against, AGAINST),
+            *(("--against", other, AGAINST) for other in others),
             ("--source", source, SOURCES),
         ):
             if given not in known:
                 raise SettingsError(f"{option} {given!r}: {', '.join(known[:-1])} or {known[-1]}.")
+        wishes = [Wish(level, other, within, sample, seed, source) for other in dict.fromkeys(others)]  # type: ignore[arg-type]
+        for wish in wishes:
+            wish.refuse()
         wins: dict[str, Any] = {}
         if s3_inventory is not None:
             wins["s3_inventory"] = s3_inventory
         files = opened(environment, wins, gentle, confirm)
-        aside = Console(stderr=True)
-        try:
-            with _shown(aside) as told:
-                found = files.compare(
-                    level, against=against, within=within, take=sample, seed=seed, source=source, out=out,
-                    told=told, said=lambda sentence: aside.print(sentence, soft_wrap=True),
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            aside.print("Interrupted. What is finished is kept: the same command goes on with it, for a day.")
-            raise typer.Exit(130) from None
-        print(json.dumps(found.body(), indent=2, ensure_ascii=False) if as_json else repr(found))
-        aside.print(f"Inventories and differences: {found.folder}", soft_wrap=True)
-        if found.comparison.files >= MANY:
-            aside.print(found.elsewhere, soft_wrap=True)
-        raise typer.Exit(0 if found.ok else 1)
+        aside, found = Console(stderr=True), list[Any]()
+        for wish in wishes:
+            place = out if out is None or len(wishes) == 1 else out / wish.against
+            try:
+                with _shown(aside) as told:
+                    one = files.compare(
+                        level, against=wish.against, within=within, take=sample, seed=seed, source=source, out=place,
+                        of=found[0] if found else None,
+                        told=told, said=lambda sentence: aside.print(sentence, soft_wrap=True),
+                    )  # fmt: skip
+            except KeyboardInterrupt:
+                aside.print(_interrupted(wish.against, others=bool(found)), soft_wrap=True)
+                raise typer.Exit(130) from None
+            if not as_json:
+                print(f"\n{one!r}" if found else repr(one))
+            found.append(one)
+            aside.print(f"Inventories and differences: {one.folder}", soft_wrap=True)
+            if one.comparison.files >= MANY:
+                aside.print(one.elsewhere, soft_wrap=True)
+        if as_json:
+            bodies = [one.body() for one in found]
+            print(json.dumps(bodies if len(wishes) > 1 else bodies[0], indent=2, ensure_ascii=False))
+        raise typer.Exit(0 if all(one.ok for one in found) else 1)
+
+
+def _interrupted(against: str, *, others: bool) -> str:
+    """What is kept."""
+    if others:
+        return f"Interrupted. The comparison with the {against} is not finished; what was said before stands."
+    return "Interrupted. What is finished is kept: the same command goes on with it, for a day."
 
 
 @contextmanager

@@ -82,13 +82,28 @@ def test_an_earlier_comparison_is_of_the_same_sides_and_of_today(tmp_path: Path)
     first = asked(Wish("metadata"), SIDES, earlier)
     (earlier / "source" / "inventory.json").write_text("2")
     assert first.unlike(asked(Wish("metadata"), SIDES, earlier)) == ["of"]
-    with pytest.raises(InventoryError, match=r"of other sides \(another against\)"):
-        asked(Wish("size", "share"), SIDES, earlier)
+    with pytest.raises(InventoryError, match=r"of other sides \(another source\)"):
+        asked(Wish("size", source="report"), SIDES, earlier)
     with pytest.raises(InventoryError, match=r"of other sides \(another task\)"):
         asked(Wish("size"), {**SIDES, "task": "arn:other"}, earlier)
     make_older(earlier, 25)
     with pytest.raises(InventoryError, match="too old"):
         asked(Wish("metadata"), SIDES, earlier)
+
+
+def test_of_a_comparison_with_another_side_the_source_is_taken(tmp_path: Path) -> None:
+    earlier = start(tmp_path)
+    for name in ("source", "bucket", "report"):
+        (earlier / name).mkdir()
+        (earlier / name / "inventory.json").write_text(name)
+    assert set(asked(SIZE, SIDES, earlier).of) == {"source", "bucket", "report"}
+    assert set(asked(Wish("metadata", "share"), {**SIDES, "s3_inventory": "s3://…"}, earlier).of) == {"source"}
+    assert set(asked(Wish("size", "report"), {**SIDES, "report": "arn:latest"}, earlier).of) == {"source"}
+    with pytest.raises(InventoryError, match=r"of other sides \(another task\)"):
+        asked(Wish("size", "share"), {**SIDES, "task": "arn:other"}, earlier)
+    from_report = start(tmp_path, Wish("size", source="report"))
+    with pytest.raises(InventoryError, match=r"of other sides \(another report\)"):
+        asked(Wish("size", "share", source="report"), {**SIDES, "report": "arn:latest"}, from_report)
 
 
 def test_two_at_once_do_not_write_into_one_folder(tmp_path: Path) -> None:

@@ -268,9 +268,10 @@ def test_an_earlier_comparison_is_looked_at_further_and_stays_as_it_was(rb: Runb
     (further.folder / DONE).unlink()
     with pytest.raises(InventoryError, match="begun with another of"):
         rb.files.compare("metadata", of=rb.files.compare("size"), out=further.folder)
+    shared = rb.files.compare("size", against="share", of=first)
+    assert shared.ok and shared.comparison.source.began == first.comparison.source.began and files() == before
     with pytest.raises(InventoryError, match="is of other sides"):
-        rb.files.compare("size", against="share", of=first)
-    assert files() == before
+        rb.files.compare("size", against="share", source="report", of=first)
 
 
 def test_what_would_prove_nothing_is_refused_before_anything_is_looked_at(rb: Runbook) -> None:
@@ -546,6 +547,20 @@ def test_the_command_ends_with_0_when_all_is_the_same_and_with_1_when_not(
     s3.delete_object(Bucket=bucket, Key=f"{prefix}images/00001.jpg")
     done = compare_files("lab", "--json")
     assert (done.returncode, json.loads(done.stdout)["counts"][0]["difference"]) == (1, "missing"), done.stderr
+
+
+def test_one_scan_is_compared_with_the_bucket_and_the_share(rb: Runbook, lab: ThrowawayLab, tmp_path: Path) -> None:
+    s3, bucket, prefix = objects(rb, lab)
+    both = ("--against", "bucket", "--against", "share")
+    done = compare_files("lab", *both, "--out", str(tmp_path / "both"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Every file is accounted for.") == 2
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["bucket", "share"]
+    assert not (tmp_path / "both/share/source").exists()
+    s3.put_object(Bucket=bucket, Key=f"{prefix}images/00001.jpg", Body=b"behind the gateway's back")
+    done = compare_files("lab", *both, "--json")
+    assert done.returncode == 1, done.stderr
+    assert [[count["difference"] for count in one["counts"]] for one in json.loads(done.stdout)] == [["size"], []]
 
 
 def test_wrong_words_are_told(rb: Runbook) -> None:

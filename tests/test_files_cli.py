@@ -17,7 +17,7 @@ from runbook_lib import cli, files_cli
 from runbook_lib.errors import AwsError, RunbookError, SettingsError
 
 MANIFEST = "s3://inventories/2026/manifest.json"
-USUAL = {"against": "bucket", "within": None, "take": 3000, "seed": None, "source": "scan", "out": None}
+USUAL = {"against": "bucket", "within": None, "take": 3000, "seed": None, "source": "scan", "out": None, "of": None}
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Recorded:
     def __init__(self, answer: Found | BaseException) -> None:
         self.answer = answer
         self.opened: tuple[Any, ...] = ()
-        self.level, self.asked = "", dict[str, Any]()
+        self.level, self.asked, self.calls = "", dict[str, Any](), list[dict[str, Any]]()
 
     def open(self, *how: Any) -> Recorded:
         self.opened = how
@@ -50,6 +50,7 @@ class Recorded:
 
     def compare(self, level: str, *, told: Any, said: Any, **asked: Any) -> Found:
         self.level, self.asked = level, asked
+        self.calls.append(asked)
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
@@ -122,6 +123,36 @@ def test_the_finding_is_the_exit_code_and_machines_read_it_alone(ok: bool, code:
 def test_of_a_large_comparison_what_another_engine_would_cost_is_said() -> None:
     large = Found(comparison=SimpleNamespace(files=files_cli.MANY))
     assert "Athena would join them." in typed(Recorded(large)).stderr
+
+
+def test_several_sides_are_compared_one_after_another_with_one_scan() -> None:
+    files = Recorded(Found())
+    done = typed(files, "--against", "share", "--against", "bucket", "--against", "share", "--out", "there")
+    assert (done.exit_code, done.stdout) == (0, "What was found.\n\nWhat was found.\n")
+    assert [(one["against"], one["of"], one["out"]) for one in files.calls] == [
+        ("share", None, Path("there/share")), ("bucket", files.answer, Path("there/bucket")),
+    ]  # fmt: skip
+    done = typed(Recorded(Found(ok=False)), "--against", "share", "--against", "bucket", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (1, [{"ok": False}] * 2)
+    files = Recorded(Found())
+    done = typed(files, "--level", "content", "--against", "bucket", "--against", "report")
+    assert isinstance(done.exception, SettingsError) and "no content" in str(done.exception)
+    assert files.opened == ()  # before hours have gone into the first
+
+
+def test_what_was_said_before_an_interruption_stands() -> None:
+    files = Recorded(Found())
+    answers: list[Any] = [KeyboardInterrupt(), Found()]
+    files.compare = lambda *a, **k: _given(answers.pop())  # type: ignore[method-assign]
+    done = typed(files, "--against", "bucket", "--against", "share")
+    assert (done.exit_code, done.stdout) == (130, "What was found.\n")
+    assert "The comparison with the share is not finished; what was said before stands." in done.stderr
+
+
+def _given(answer: Any) -> Any:
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def test_an_interrupted_comparison_ends_with_130_and_says_how_to_go_on() -> None:
