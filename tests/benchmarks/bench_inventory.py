@@ -200,51 +200,60 @@ def small(folder: Path) -> None:
     judged("seconds for 200 files", min(took), "<=", 1)
 
 
-def merging(rows: int, folder: Path) -> None:
-    """Whether memory and time of a comparison are flat."""
+def growing(what: str, rows: int, asked: Callable[[int], tuple[Cost, str]]) -> None:
+    """Judge the merging process's memory with a fifth and with all; `asked` measures so many, and says how long."""
     most: list[float] = []
     for count in (rows // 5, rows):
-        made = folder / f"made-{count}"
-        if not made.exists():
-            inventories.make(made, count)
-        cost = measure(work("compares", made))
-        said = json.loads(cost.output)
-        assert said["counts"] == {"missing": 37, "size": 11, "extra": 5}, said
-        print(cost.line(f"compared, {count:,} entries"), said["compare"])
+        cost, said = asked(count)
+        print(cost.line(f"{count:,} {what}"), said)
         judged("MB of the merging process", cost.resident[0], "<=", MERGER)
         most.append(cost.resident[0])
-    even("entries", most, rows)
+    even(what, most, rows)
+
+
+def _made(folder: Path, count: int) -> Path:
+    """Inventories of both sides, kept for the next who asks."""
+    made = folder / f"made-{count}"
+    if not made.exists():
+        inventories.make(made, count)
+    return made
+
+
+def merging(rows: int, folder: Path) -> None:
+    """Whether memory and time of a comparison are flat."""
+
+    def compared(count: int) -> tuple[Cost, str]:
+        cost = measure(work("compares", _made(folder, count)))
+        said = json.loads(cost.output)
+        assert said["counts"] == {"missing": 37, "size": 11, "extra": 5}, said
+        return cost, str(said["compare"])
+
+    growing("entries compared", rows, compared)
 
 
 def filling(rows: int, folder: Path) -> None:
     """Whether memory and time are flat when checksums of many small files come back."""
-    most: list[float] = []
-    for count in (rows // 5, rows):
-        made = folder / f"made-{count}"
-        if not made.exists():
-            inventories.make(made, count)
-        cost = measure(work("fills", made))
-        said = json.loads(cost.output)
-        print(cost.line(f"checksums filled in, {count:,} files"), f"{said['fill']['cpu'] / count * 1e6:.0f} µs a file")
-        judged("MB of the merging process", cost.resident[0], "<=", MERGER)
-        most.append(cost.resident[0])
-    even("files", most, rows)
+
+    def filled(count: int) -> tuple[Cost, str]:
+        cost = measure(work("fills", _made(folder, count)))
+        return cost, f"{json.loads(cost.output)['fill']['cpu'] / count * 1e6:.0f} µs a file"
+
+    growing("checksums filled in", rows, filled)
 
 
 def differing(rows: int, folder: Path) -> None:
     """Whether memory of a comparison is flat when nothing is the same."""
-    most: list[float] = []
-    for count in (rows // 5, rows):
+
+    def compared(count: int) -> tuple[Cost, str]:
         made = folder / f"differing-{count}"
         planted = inventories.differing(made, count)
         cost = measure(work("compares", made))
         said = json.loads(cost.output)
         assert said["counts"] == planted, said
-        print(cost.line(f"compared, {count:,} missing and extra"), said["compare"])
-        judged("MB of the merging process", cost.resident[0], "<=", MERGER)
-        most.append(cost.resident[0])
         shutil.rmtree(made)
-    even("differences", most, rows)
+        return cost, str(said["compare"])
+
+    growing("missing and extra", rows, compared)
 
 
 def flat(files: int, folder: Path) -> None:
