@@ -21,12 +21,24 @@ MYSQL = os.environ.get("RUNBOOK_MYSQL_URL", "")  # mysql://user@host:port/any: a
 only_mariadb = pytest.mark.skipif(bool(MYSQL), reason="MySQL has no such thing")
 
 
+USERS = "select concat('`', user, '`@`', host, '`') from mysql.user"
+
+
 @dataclass
 class MySQL:
-    """A MySQL server of yours, its password in RUNBOOK_MYSQL_PASSWORD. What tests make there is dropped at the end."""
+    """A MySQL server of yours, its password in RUNBOOK_MYSQL_PASSWORD. What tests make there is dropped at the end.
+
+    A database that is there already is left alone: the test that wants its name fails.
+    """
 
     address: Database
     made: list[str] = field(default_factory=list)
+    users: set[str] = field(default_factory=set)  # that were there before
+
+    def __post_init__(self) -> None:
+        with self.connect("mysql") as session, session.cursor() as cursor:
+            cursor.execute(USERS)
+            self.users = {name for (name,) in cursor.fetchall()}
 
     def connect(self, database: str) -> pymysql.Connection[Any]:
         """A session of its user; autocommit."""
@@ -41,6 +53,10 @@ class MySQL:
         with self.connect("mysql") as session, session.cursor() as cursor:
             for name in self.made:
                 cursor.execute(f"drop database if exists `{name}`")
+            cursor.execute(USERS)
+            for (name,) in cursor.fetchall():
+                if name not in self.users:
+                    cursor.execute(f"drop user {name}")
 
 
 MySQLOrMariaDB = mariadb.Server | MySQL
@@ -94,10 +110,10 @@ def in_postgresql(server: postgres.Server, name: str, script: str) -> Database:
 
 def in_mariadb(server: MySQLOrMariaDB, name: str, statements: list[str]) -> Database:
     """A new database of a server, after the statements; its descriptor as the superuser."""
-    if isinstance(server, MySQL):
-        server.made.append(name)
     with server.connect("mysql") as session, session.cursor() as cursor:
         cursor.execute(f"create database `{name}` character set utf8mb4")
+        if isinstance(server, MySQL):
+            server.made.append(name)
         cursor.execute(f"use `{name}`")
         for statement in statements:
             cursor.execute(statement)

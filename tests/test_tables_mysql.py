@@ -73,6 +73,7 @@ ALIKE = {
     "a float of zero": ("double", "0", "double precision", "0"),
     "a float shown with two digits": ("double(10,2)", "1.5", "double precision", "1.5"),
     "a float of four bytes": ("float", "0.1", "real", "0.1"),
+    "the smallest float of four bytes": ("float", "-1.1754943508222875e-38", "real", "-1.1754943508222875e-38"),
     "a float of four bytes with many digits": ("float", "16777216", "real", "16777216"),
     "text": ("varchar(20)", "'Grüße, 東京 😀'", "text", "'Grüße, 東京 😀'"),
     "text of another character set": ("varchar(20) character set latin1", "'Grüße'", "text", "'Grüße'"),
@@ -426,25 +427,40 @@ def test_keys_beyond_what_a_signed_number_or_a_float_holds(maria: MySQLOrMariaDB
     assert (found.different, found.missing, found.extra) == (1, 0, 0)
 
 
-def test_random_floats_are_the_same_and_their_neighbours_are_not(
-    maria: MySQLOrMariaDB, server: postgres.Server
-) -> None:
+def _doubles() -> tuple[list[float], list[float]]:
+    """Of eight bytes and of both signs, and their neighbours."""
     chance = random.Random(1)
     drawn = [struct.unpack("d", chance.randbytes(8))[0] for _ in range(1000)]
     drawn += [chance.uniform(-1, 1) * 10 ** chance.randint(-30, 30) for _ in range(1000)]
-    floats = [one for one in drawn if math.isfinite(one)]
-    near = [math.nextafter(one, math.inf) for one in floats]
+    finite = [one for one in drawn if math.isfinite(one)]
+    return finite, [math.nextafter(one, math.inf) for one in finite]
+
+
+def _singles() -> tuple[list[float], list[float]]:
+    """Of four bytes and of both signs, and their neighbours."""
+    drawn = random.Random(3).sample(range(0x00800000, 0x7F7FFFFF), 1000)  # what MySQL keeps as it came
+    drawn += [one | 0x80000000 for one in drawn]
+    one, other = ([struct.unpack("f", struct.pack("I", bits + more))[0] for bits in drawn] for more in (0, 1))
+    return one, other
+
+
+@pytest.mark.parametrize(
+    ("drawn", "here", "there"), [(_doubles, "double", "float8"), (_singles, "float", "real")], ids=["double", "float"]
+)
+def test_random_floats_are_the_same_and_their_neighbours_are_not(
+    maria: MySQLOrMariaDB, server: postgres.Server, drawn: Any, here: str, there: str
+) -> None:
+    (floats, near), name = drawn(), f"shop_{next(numbers)}"
     values = [", ".join(f"({n}, {one!r})" for n, one in enumerate(side)) for side in (floats, near)]
-    source = in_mariadb(
-        maria, "shop_floats", ["create table t (id int primary key, v double)", f"insert into t values {values[0]}"]
-    )
+    make = f"create table t (id int primary key, v {here})"
+    source = in_mariadb(maria, name, [make, f"insert into t values {values[0]}"])
     for number, value in enumerate(values):
-        target = in_postgresql(server, f"floats{number}", "create schema shop_floats; create table shop_floats.t "
-                               f"(id int primary key, v float8); insert into shop_floats.t values {value}")  # fmt: skip
-        found = compared(source, target)["shop_floats.t"]
+        target = in_postgresql(server, f"{name}_{number}", f"create schema {name}; create table {name}.t "
+                               f"(id int primary key, v {there}); insert into {name}.t values {value}")  # fmt: skip
+        found = compared(source, target)[f"{name}.t"]
         assert (found.different, found.source_rows) == (len(floats) * number, len(floats))
-    made = ["create table t (id int primary key, v double)", f"insert into t values {values[1]}"]
-    target, renamed = in_mariadb(maria, "shop_near", made), {"shop_floats.t": "shop_near.t"}
+    target = in_mariadb(maria, f"{name}near", [make, f"insert into t values {values[1]}"])
+    renamed = {f"{name}.t": f"{name}near.t"}
     (found,) = tables.compare(source, target, tables.pairs(source, target, list(renamed), renamed=renamed)).compared
     assert (found.different, found.source_rows) == (len(floats), len(floats))
 

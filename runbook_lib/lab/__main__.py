@@ -162,12 +162,14 @@ def _break(folder: Folder, options: argparse.Namespace) -> None:
             print(f"{fault.name}\n  happens  {fault.happens}\n  fails    {fault.fails}")
         print("Plant one with `runbook lab break NAME`.")
         return
-    perform(folder, "break", {"fault": options.fault} | ({"path": options.path} if options.path else {}))
+    done = perform(folder, "break", {"fault": options.fault} | ({"path": options.path} if options.path else {}))
     fault = FAULTS[options.fault]
     print(f"Planted: {fault.name}.")
     for label, text in (("happens", fault.happens), ("see it", fault.run), ("fails", fault.fails)):
         print(f"  {label:7}  {text}")
     print(f"  repair   {fault.repair}")
+    if done["unmet"]:
+        print(f"  not yet  the DMS task {', '.join(done['unmet'])} has not met it yet: look again in a few seconds")
 
 
 def _mend(folder: Folder, options: argparse.Namespace) -> None:

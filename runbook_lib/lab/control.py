@@ -109,11 +109,11 @@ class Control:
         return {"profile": self.lab.profile}
 
     def plant(self, fault: str, path: str | None = None) -> dict[str, Any]:
-        """Break something."""
+        """Break something; with the DMS tasks that have not met it yet."""
         from . import faults
 
         faults.plant(self.lab, self.services, fault, path)
-        return {"faults": self.lab.database.setting("faults", {})}
+        return {"faults": self.lab.database.setting("faults", {}), "unmet": faults.unmet(self.lab, fault)}
 
     def mend(self, fault: str | None = None) -> dict[str, Any]:
         """Repair one fault, or all."""

@@ -44,11 +44,18 @@ def plant(lab: Lab, services: dict[str, Service], name: str, path: str | None = 
 def _let_tasks_meet(lab: Lab, fault: Fault) -> None:
     """Return when every task that replicates has met what it looks for now and then: who breaks, looks at once."""
     until = time.monotonic() + MEETS
-    while fault.met is not None and time.monotonic() < until:
-        running = [task for task in lab.database.all(TASK) if task["Status"] == "running"]
-        if all(task["MigrationType"] == "full-load" or fault.met(lab, task) for task in running):
-            return
+    while unmet(lab, fault.name) and time.monotonic() < until:
         time.sleep(0.05)
+
+
+def unmet(lab: Lab, name: str) -> list[str]:
+    """The names of the running DMS tasks that have not met a fault yet, and will."""
+    met = FAULTS[name].met
+    if met is None:
+        return []
+    running = [task for task in lab.database.all(TASK) if task["Status"] == "running"]
+    replicating = [task for task in running if task["MigrationType"] != "full-load"]
+    return [task["ReplicationTaskIdentifier"] for task in replicating if not met(lab, task)]
 
 
 def mend(lab: Lab, services: dict[str, Service], name: str | None = None) -> list[str]:

@@ -100,16 +100,16 @@ def mysql_float(part: Field, own: str) -> str:
     """The same in MySQL's SQL.
 
     What is calculated is printed with at most 22 characters, and the smallest doubles need 23: so a double is printed
-    as it is. One with a display width, and a float, is made a double first; they need no more than 22.
+    as it is. One with a display width, and a float, is made a double first, without its sign: 22 are enough for these.
     """
     whole = part.column.base == "double" and "(" not in part.column.type
-    shown = f"cast({own if whole else f'{own} * 1e0'} as char)"
-    text = f"trim(leading '-' from {shown})"
+    text = f"trim(leading '-' from cast({own} as char))" if whole else f"cast(abs({own} * 1e0) as char)"
     mantissa = f"substring_index({text}, 'e', 1)"
     digits = f"replace({mantissa}, '.', '')"
     power = (
         f"if(locate('e', {text}), cast(substring_index({text}, 'e', -1) as signed), 0) "
         f"+ length(substring_index({mantissa}, '.', 1)) - length({digits}) + length(trim(leading '0' from {digits}))"
     )
+    sign = f"if(left(cast({own} * 1e0 as char), 1) = '-', '-', '')"
     finite = f"concat('0.', trim(both '0' from {digits}), 'e', {power})"
-    return f"concat(if(left({shown}, 1) = '-', '-', ''), if({own} = 0, '0', {finite}))"
+    return f"concat({sign}, if({own} = 0, '0', {finite}))"

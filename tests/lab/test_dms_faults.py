@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from runbook_lib.errors import LabError
+from runbook_lib.lab import faults
 from runbook_lib.lab.dms_faults import DMS_FAULTS
 
 from .dms_world import TABLES, World, eventually, furnished
@@ -203,3 +205,15 @@ def test_all_of_them_together_are_mended_together(world: World) -> None:
     eventually(lambda: not (world.lab.database.get("dms.task", world.task) or {}).get("Reloads"))
     eventually(lambda: {t["TableState"] for t in world.statistics().values()} == {"Table completed"})
     assert world.described()["Status"] == "running"
+
+
+def test_who_breaks_waits_for_no_task_that_cannot_meet_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.plant("swap-pause")
+    began = time.monotonic()
+    world.plant("table-without-grants")  # a task that is paused looks for no table
+    assert faults.unmet(world.lab, "table-without-grants") == [] and time.monotonic() - began < faults.MEETS / 2
+    world.mend("swap-pause")
+    monkeypatch.setattr(faults, "MEETS", 0.0)
+    world.plant("replication-lag")  # planted all the same, and it is said who has not met it
+    assert faults.unmet(world.lab, "replication-lag") == ["shop-to-cloud"]
+    eventually(lambda: not faults.unmet(world.lab, "replication-lag"))
