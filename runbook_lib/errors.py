@@ -7,7 +7,8 @@ RunbookError
 ├── AwsError                 AWS (or the lab) answered with an error
 │   ├── AccessDenied         … because a permission is missing
 │   ├── CredentialsExpired   … because the session ended; what runs at AWS goes on
-│   └── OutcomeUnknown       a Start call was sent and no answer came: look before starting again
+│   ├── OutcomeUnknown       a Start call was sent and no answer came: look before starting again
+│   └── TooOld               … with something that was made before what it should show
 ├── WaitTimedOut             a wait came to its end; what we waited for goes on
 ├── CommandFailed            a command on the application server failed
 ├── NotFound                 a name matches nothing
@@ -66,6 +67,10 @@ class CredentialsExpired(AwsError):
 
 class OutcomeUnknown(AwsError):
     """A call that starts something was sent and no answer came."""
+
+
+class TooOld(AwsError):
+    """What AWS made is older than what it should show."""
 
 
 class WaitTimedOut(RunbookError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from .aws.executions import Task, TaskExecution
 from .digesting import Beat, Digests, Reading, Wanted, digested, read_again, to_read
 from .display import plural
 from .environment import LATEST, InventorySettings
-from .errors import NotFound, SettingsError
+from .errors import NotFound, SettingsError, TooOld
 from .filters import Filters
 from .inventory.progress import Look, Progress
 from .inventory.reading import MANIFEST
@@ -29,7 +30,7 @@ from .inventory.recheck import Digest
 from .inventory.rules import Rules
 from .inventory.runs import conform
 from .inventory.schema import FILE
-from .inventory.store import Inventory, Writer
+from .inventory.store import Inventory, Writer, begun_with
 from .inventory.underway import Underway
 from .scanning import Planned, Report
 from .sides import SIDES, Side
@@ -37,6 +38,7 @@ from .sides import SIDES, Side
 Origin = Literal["scan", "report"]
 Against = Literal["bucket", "share", "report"]
 Told = Callable[[Look], None]
+BY_LIST = "The bucket is asked by LIST."
 LABELS = {"source": "the NFS server", "share": "the file share", "bucket": "the bucket", "report": "DataSync's report"}
 FROM = {"scan": LABELS["source"], "report": "the NFS server, as DataSync's report shows it"}
 PREFERRED = ("CRC64NVME", "SHA256")  # for what is read on both sides: the first that the machine can compute
@@ -54,6 +56,7 @@ class FileSides:
     settings: InventorySettings
     report: Callable[[Path], Inventory]  # of the latest execution, made in a folder
     latest: Callable[[], TaskExecution]  # … itself; `NotFound` when there is none
+    found: str | None = None  # the manifest that `decided` found, where the environment wishes the latest
 
     @cached_property
     def filters(self) -> Filters:
@@ -122,48 +125,77 @@ class FileSides:
         self.session.count(found.facts["requests"])
         return found
 
-    def decided(self) -> tuple[FileSides, str]:
-        """The same, with the S3 Inventory found that the environment calls the latest; or LIST, and why."""
-        if self.settings.s3_inventory != LATEST:
+    @property
+    def manifest(self) -> str | None:
+        """Of the S3 Inventory that stands in for LIST."""
+        return self.found if self.settings.s3_inventory == LATEST else self.settings.s3_inventory
+
+    def decided(self, folder: Path) -> tuple[FileSides, str]:
+        """The same with the latest S3 Inventory, where that is wished; or why the bucket is to be asked by LIST.
+
+        What lies in the folder of the bucket's inventory, or was begun there, stays what it is.
+        """
+        if self.settings.s3_inventory != LATEST or (folder / MANIFEST).exists():
             return self, ""
-        place, since = self.task.destination, self._last_ended()
-        manifest, why = None, ""
+        begun = begun_with(folder)
+        if begun is not None:
+            return replace(self, found=begun.get("manifest")), ""
+        place, (since, because) = self.task.destination, self._last_copy()
         try:
             made = latest_inventory.latest(self.session, self.region, place.bucket, place.prefix)
         except NotFound as error:
-            why = str(error)
-        else:
-            if made.created >= since:
-                manifest = made.manifest
-            else:
-                when = f"is of {made.created:%Y-%m-%d %H:%M} UTC, and the task's last execution ended later, at"
-                why = f"The latest S3 Inventory, {made.manifest}, {when} {since:%Y-%m-%d %H:%M} UTC."
-        settings = self.settings.model_copy(update={"s3_inventory": manifest})
-        return replace(self, settings=settings), f"The bucket was asked by LIST. {why}" if why else ""
+            return self, f"{BY_LIST} {error}"
+        if made.created < since:
+            when = f"{made.created:%Y-%m-%d %H:%M} UTC"
+            return self, f"{BY_LIST} The latest S3 Inventory, {made.manifest}, is of {when}, and {because}."
+        return replace(self, found=made.manifest), ""
 
-    def listed(self, source: Inventory | Underway, folder: Path, progress: Report) -> Inventory:
-        """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one."""
-        place, manifest = self.task.destination, self.settings.s3_inventory
+    def listed(
+        self,
+        source: Inventory | Underway,
+        folder: Path,
+        progress: Report,
+        told: Callable[[str], None] = lambda sentence: None,
+    ) -> Inventory:
+        """What is in the bucket: by LIST, or from an S3 Inventory where the environment names one.
+
+        `told` hears why it is LIST after all: the task has run since the latest S3 Inventory was chosen.
+        """
+        place, manifest = self.task.destination, self.manifest
+        latest = self.settings.s3_inventory == LATEST
         if (folder / MANIFEST).exists():
             about = {"side": "bucket", "root": f"s3://{place.bucket}/{place.prefix}"}
-            return Inventory.open(folder, of=about if manifest is None else {**about, "manifest": manifest})
+            return Inventory.open(folder, of=about if manifest is None or latest else {**about, "manifest": manifest})
         if manifest is not None:
-            found = stored_inventory.from_s3_inventory(
-                self.session, self.region, manifest, place.bucket, place.prefix, folder, since=self._last_ended()
-            )
-            self.session.count(found.facts["requests"])
-            return found
+            since, because = self._last_copy()
+            try:
+                found = stored_inventory.from_s3_inventory(
+                    self.session, self.region, manifest, place.bucket, place.prefix, folder,
+                    since=since, because=because,
+                )  # fmt: skip
+            except TooOld as error:
+                if not latest:
+                    raise
+                told(f"{BY_LIST} {error}")
+                shutil.rmtree(folder, ignore_errors=True)  # what was begun of it
+            else:
+                self.session.count(found.facts["requests"])
+                return found
         return listing.list_bucket(
             self.session, self.region, place.bucket, place.prefix, folder,
             cut_from=source, options=self.list_options, progress=progress,
         )  # fmt: skip
 
-    def _last_ended(self) -> datetime:
-        """When the task's last execution ended; AWS lists those of 30 days."""
+    def _last_copy(self) -> tuple[datetime, str]:
+        """When the task last wrote, and how that is known; AWS lists the executions of 30 days."""
+        now = datetime.now(UTC)
         try:
-            return self.latest().ended or datetime.now(UTC)
+            ended = self.latest().ended
         except NotFound:
-            return datetime.now(UTC) - timedelta(days=30)
+            return now - timedelta(days=30), "the task may have run since: AWS lists executions of 30 days only"
+        if ended is None:
+            return now, "the task is running"
+        return ended, f"the task's last execution ended later, at {ended:%Y-%m-%d %H:%M} UTC"
 
     def described(
         self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Report, content: bool
@@ -272,7 +304,7 @@ def known_by(inventory: Inventory) -> list[str]:
     if facts.get("method") == "S3 Inventory":
         return [
             f"The bucket is as S3 Inventory had it at {when}; what differed was looked at again now, what was the same "
-            "was not."
+            "was not. It is trusted to hold every key below the prefix, as its configuration says now."
         ]
     if facts.get("method") != "DataSync task report":
         return []

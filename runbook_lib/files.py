@@ -127,26 +127,19 @@ class Files:
         """
         wish = Wish(level, against, within, take, seed, source)
         wish.refuse()
-        sides, listed = self.sides.decided() if against == "bucket" else (self.sides, "")
-        return Files(sides, self._folder, self._record)._compare(wish, of, out, told or _line(wish), said, listed)
-
-    def _compare(
-        self,
-        wish: Wish,
-        of: FileComparison | None,
-        out: Path | None,
-        told: Told,
-        said: Callable[[str], None],
-        listed: str,
-    ) -> FileComparison:
-        """`listed` is said of the result: why no S3 Inventory stands in for LIST."""
         earlier = None if of is None else of.folder
         wanted = asked(wish, self.sides.terms(wish.source, wish.against), earlier)
         folder = out or placed(self._folder() / "files", wanted)
         with begun(folder, wanted) as (known, so_old):
             seen = {name: (folder if earlier is None or name not in known.of else earlier) / name for name in LABELS}
-            notes = [note for note in (so_old, listed) if note]
-            found = self._compared(known.wish, folder, seen, told, said, notes)
+            notes = [so_old] if so_old else []
+            before = Counter(self.sides.session.asked)
+            sides, why = self.sides.decided(seen["bucket"]) if against == "bucket" else (self.sides, "")
+            if why:
+                said(why)
+                notes.append(why)
+            files = Files(sides, self._folder, self._record)
+            found = files._compared(known.wish, folder, seen, told or _line(wish), said, notes, before)
             put(folder / DONE, json.dumps(found.body(), indent=1).encode())
         self._record("note", key="files compared", value={**found.body(), "folder": folder.name})
         return found
@@ -159,13 +152,17 @@ class Files:
         told: Told,
         said: Callable[[str], None],
         notes: list[str],
+        before: Counter[str],
     ) -> FileComparison:
-        """`seen` says where the inventories of what was scanned and listed are; what is made of them is in `folder`."""
+        """`seen` says where the inventories of what was scanned and listed are; what is made of them is in `folder`.
+
+        `before` is what S3 had been asked when it began.
+        """
         sides, against, reads = self.sides, wish.against, wish.level in READ
-        requests, before = Counter[str](), Counter(sides.session.asked)
+        requests = Counter[str]()
         if against == "bucket":
             requests += _asked_before(folder / "bucket")
-        source, other, estimated = self._sides(wish, seen, told, said)
+        source, other, estimated = self._sides(wish, seen, told, said, notes)
         notes += [*known_by(source), *known_by(other)]
         if wish.within is not None:
             require_folder(wish.within, (source, other))
@@ -201,7 +198,7 @@ class Files:
         return FileComparison(comparison, estimated, spent, joined, folder, tuple(notes), scope)
 
     def _sides(
-        self, wish: Wish, seen: Mapping[str, Path], told: Told, said: Callable[[str], None]
+        self, wish: Wish, seen: Mapping[str, Path], told: Told, said: Callable[[str], None], notes: list[str]
     ) -> tuple[Inventory, Inventory, cost.Cost]:
         """The inventories of both sides; and what it will all cost, which is said as soon as the source is known."""
         sides, estimated = self.sides, cost.Cost(())
@@ -221,10 +218,14 @@ class Files:
             self._record("note", key="files: estimated cost of LIST", value=cost.listing(used))
             said(cost.listing(used))
 
-        def second(source: Inventory | Underway, told: Report) -> Inventory:
-            return sides.listed(source, seen["bucket"], told)
+        def after_all(why: str) -> None:
+            said(why)
+            notes.append(why)
 
-        if wish.against == "bucket" and sides.settings.s3_inventory is None:
+        def second(source: Inventory | Underway, told: Report) -> Inventory:
+            return sides.listed(source, seen["bucket"], told, after_all)
+
+        if wish.against == "bucket" and sides.manifest is None:
             source, other = at_once(first, second, told, beginning)
         else:
             source = first(lambda cuts, used: None, told)
@@ -243,7 +244,7 @@ class Files:
         sides = self.sides
         found = cost.estimate(
             wish.level, source.rows, size=source.bytes, sample=wish.take, links=source.kinds.get(LINK, 0),
-            listed=sides.settings.s3_inventory is None,
+            listed=sides.manifest is None,
             computable=wish.level not in READ or USUAL in sides.computable,
         )  # fmt: skip
         self._record("note", key="files: estimated cost", value=found.sentence())

@@ -89,35 +89,37 @@ def register(app: typer.Typer, opened: Opened) -> None:
             wins["s3_inventory"] = s3_inventory
         files = opened(environment, wins, gentle, confirm)
         aside, found = Console(stderr=True), list[Any]()
-        for wish in wishes:
-            place = out if out is None or len(wishes) == 1 else out / wish.against
-            try:
+        try:
+            for wish in wishes:
+                place = out if out is None or len(wishes) == 1 else out / wish.against
                 with _shown(aside) as told:
                     one = files.compare(
                         level, against=wish.against, within=within, take=sample, seed=seed, source=source, out=place,
                         of=found[0] if found else None,
                         told=told, said=lambda sentence: aside.print(sentence, soft_wrap=True),
                     )  # fmt: skip
-            except KeyboardInterrupt:
-                aside.print(_interrupted(wish.against, others=bool(found)), soft_wrap=True)
-                raise typer.Exit(130) from None
-            if not as_json:
-                print(f"\n{one!r}" if found else repr(one))
-            found.append(one)
-            aside.print(f"Inventories and differences: {one.folder}", soft_wrap=True)
-            if one.comparison.files >= MANY:
-                aside.print(one.elsewhere, soft_wrap=True)
-        if as_json:
-            bodies = [one.body() for one in found]
-            print(json.dumps(bodies if len(wishes) > 1 else bodies[0], indent=2, ensure_ascii=False))
+                if not as_json:
+                    print(f"\n{one!r}" if found else repr(one))
+                found.append(one)
+                aside.print(f"Inventories and differences: {one.folder}", soft_wrap=True)
+                if one.comparison.files >= MANY:
+                    aside.print(one.elsewhere, soft_wrap=True)
+        except KeyboardInterrupt:
+            aside.print(_interrupted([wish.against for wish in wishes], len(found)), soft_wrap=True)
+            raise typer.Exit(130) from None
+        finally:  # also of what ended before an error
+            if as_json and found:
+                bodies = [one.body() for one in found]
+                print(json.dumps(bodies if len(wishes) > 1 else bodies[0], indent=2, ensure_ascii=False))
         raise typer.Exit(0 if all(one.ok for one in found) else 1)
 
 
-def _interrupted(against: str, *, others: bool) -> str:
-    """What is kept."""
-    if others:
-        return f"Interrupted. The comparison with the {against} is not finished; what was said before stands."
-    return "Interrupted. What is finished is kept: the same command goes on with it, for a day."
+def _interrupted(sides: list[str], done: int) -> str:
+    """What is kept, and how to go on."""
+    if not done:
+        return "Interrupted. What is finished is kept: the same command goes on with it, for a day."
+    left = " ".join(f"--against {side}" for side in sides[done:])
+    return f"Interrupted. With the {' and the '.join(sides[:done])} it is done; the rest begins anew with {left}."
 
 
 @contextmanager

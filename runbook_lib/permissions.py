@@ -12,6 +12,7 @@ SHARE = ("storagegateway:ListFileShares", "storagegateway:DescribeNFSFileShares"
 SERVER = ("ssm:DescribeInstanceInformation", "ssm:GetCommandInvocation")
 COMMAND = ("ssm:SendCommand",)  # even `ls` on the application server is a command
 BUCKET = ("s3:ListBucket", "s3:GetObject")
+LISTS = ("s3:GetInventoryConfiguration",)  # only where `inventory.s3_inventory` is the latest
 PARTS = ("s3:GetObjectAttributes",)  # of composite checksums; without it a HEAD for each part, which takes longer
 DMS = (
     "dms:DescribeReplicationTasks",
@@ -40,7 +41,10 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "look": (*ME, *TASK, *EXECUTIONS, *SERVER, *BUCKET),
         "change": (*COMMAND, "datasync:StartTaskExecution", "iam:PassRole"),
     },
-    "03_inspect_transfer_stats": {"look": (*ME, *TASK, *EXECUTIONS, *BUCKET, *PARTS, *SERVER), "change": COMMAND},
+    "03_inspect_transfer_stats": {
+        "look": (*ME, *TASK, *EXECUTIONS, *BUCKET, *PARTS, *LISTS, *SERVER),
+        "change": COMMAND,
+    },
     "04_refresh_gateway_cache": {
         "look": (*ME, *TASK, *EXECUTIONS, *SHARE, *SERVER, "sqs:ReceiveMessage"),
         "change": (

@@ -6,7 +6,7 @@ from typing import Any
 
 from runbook_lib.aws.client import Credentials, Session
 from runbook_lib.inventory.store import Inventory
-from tests.lab.s3_server import ACCESS_KEY, SECRET_KEY
+from tests.lab.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY
 
 REGION = "eu-central-1"
 ODD_KEYS = [
@@ -30,3 +30,20 @@ def rows(inventory: Inventory, *columns: str) -> list[dict[str, Any]]:
     for batch in inventory.batches(list(columns) or None):
         found += batch.to_pylist()
     return found
+
+
+def inventory_configuration(
+    name: str = "daily", kind: str = "CSV", versions: str = "Current", **more: Any
+) -> dict[str, Any]:
+    """An S3 Inventory of all fields that the lab has, into the bucket `lists`."""
+    destination = {"Bucket": "arn:aws:s3:::lists", "Format": kind, **more.pop("destination", {})}
+    return {
+        "Id": name, "IsEnabled": True, "IncludedObjectVersions": versions, "Schedule": {"Frequency": "Daily"},
+        "OptionalFields": ["Size", "LastModifiedDate", "ETag", "StorageClass"],
+        "Destination": {"S3BucketDestination": destination}, **more,
+    }  # fmt: skip
+
+
+def put_inventory(s3: Any, wished: dict[str, Any], bucket: str = BUCKET) -> None:
+    """Have it written, now in the lab."""
+    s3.put_bucket_inventory_configuration(Bucket=bucket, Id=wished["Id"], InventoryConfiguration=wished)

@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pytest
 
 from runbook_lib import Runbook, files_cli
 from runbook_lib.asked import DONE
+from runbook_lib.aws.executions import TaskExecution
 from runbook_lib.errors import AwsError, CommandFailed, InventoryError, SettingsError
 from runbook_lib.files import FileComparison
 from runbook_lib.inventory import cost
@@ -31,6 +32,7 @@ from runbook_lib.inventory.cost import listing
 from runbook_lib.inventory.progress import Progress
 from runbook_lib.inventory.store import Inventory
 from runbook_lib.settings import PACKAGE_ROOT
+from tests.listing import inventory_configuration, put_inventory
 from tests.test_scanner import ODD
 from tests.throwaway import ThrowawayLab, client
 
@@ -492,29 +494,29 @@ def test_an_s3_inventory_is_of_this_bucket_and_younger_than_the_copy(
         assert found.comparison.other.began == created.replace(microsecond=created.microsecond // 1000 * 1000)
 
 
-def wish_an_inventory(s3: Any, bucket: str) -> None:
-    """Have one written now."""
-    configuration = {
-        "Id": "daily", "IsEnabled": True, "IncludedObjectVersions": "Current", "Schedule": {"Frequency": "Daily"},
-        "OptionalFields": ["Size", "LastModifiedDate"],
-        "Destination": {"S3BucketDestination": {"Bucket": "arn:aws:s3:::lists", "Format": "Parquet"}},
-    }  # fmt: skip
-    s3.put_bucket_inventory_configuration(Bucket=bucket, Id="daily", InventoryConfiguration=configuration)
+@pytest.fixture
+def lists(rb: Runbook, lab: ThrowawayLab) -> Iterator[Callable[[], None]]:
+    """Writes an S3 Inventory of the task's bucket into a bucket of its own."""
+    s3, bucket, _ = objects(rb, lab)
+    s3.create_bucket(Bucket="lists", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    yield lambda: put_inventory(s3, inventory_configuration(kind="Parquet"), bucket)
 
 
 def test_the_latest_s3_inventory_stands_in_for_list_when_it_is_younger_than_the_copy(
-    rb: Runbook, lab: ThrowawayLab
+    rb: Runbook, lab: ThrowawayLab, lists: Callable[[], None]
 ) -> None:
     s3, bucket, prefix = objects(rb, lab)
-    files = rb.files_as(s3_inventory="latest")
-    found = files.compare("size")
+    files, heard = rb.files_as(s3_inventory="latest"), list[str]()
+    found = files.compare("size", said=heard.append)
     assert found.ok and f"asked by LIST. The bucket {bucket} has no S3 Inventory configuration." in repr(found)
-    s3.create_bucket(Bucket="lists", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    assert "asked by LIST" in heard[0]  # before it is
     s3.delete_object(Bucket=bucket, Key=f"{prefix}images/00001.jpg")
-    wish_an_inventory(s3, bucket)
+    lists()
     found = files.compare("size")
     assert counts(found) == {"missing": 1} and "The bucket is as S3 Inventory had it at" in repr(found)
-    assert found.spent.items and "asked by LIST" not in repr(found)
+    assert "asked by LIST" not in repr(found)
+    said = found.spent.sentence()  # to find it: the place, its folder, the manifest; then the manifest and its file
+    assert "LIST and PUT requests: 2 requests" in said and "HEAD and GET requests: 4 requests" in said
     (export(lab) / "later.txt").write_text("after the inventory")
     copy = Runbook.open("lab", notebook="02_run_datasync_task")
     copy.datasync.run(copy.datasync.pending())
@@ -522,6 +524,50 @@ def test_the_latest_s3_inventory_stands_in_for_list_when_it_is_younger_than_the_
     assert found.ok and "as S3 Inventory had it" not in repr(found)
     assert "asked by LIST. The latest S3 Inventory, s3://lists/" in repr(found)
     assert "the task's last execution ended later, at" in repr(found)
+
+
+def test_what_was_begun_with_the_latest_inventory_goes_on_with_it_when_there_is_a_later_one(
+    rb: Runbook, lists: Callable[[], None]
+) -> None:
+    files = rb.files_as(s3_inventory="latest")
+    lists()
+    first = files.compare("size")
+    lists()
+    further = files.compare("metadata", of=first)
+    assert further.ok and "as S3 Inventory had it" in repr(further)
+    assert "LIST and PUT requests: 1 request," in further.spent.sentence()  # where the bucket is
+    (first.folder / DONE).unlink()
+    again = files.compare("size")
+    assert again.folder == first.folder and "This goes on with what was begun" in repr(again)
+    shutil.rmtree(again.folder / "bucket")
+    (again.folder / DONE).unlink()
+    again = files.compare("size")
+    assert again.folder == first.folder and "as S3 Inventory had it" in repr(again)
+
+
+def test_a_copy_that_ends_while_the_source_is_scanned_makes_the_latest_inventory_too_old(
+    rb: Runbook, lists: Callable[[], None]
+) -> None:
+    lists()
+    files, heard = rb.files_as(s3_inventory="latest"), list[str]()
+    ended = iter([rb.datasync.history(1).latest])
+
+    def latest() -> TaskExecution:
+        known = next(ended, None)
+        return known or replace(rb.datasync.history(1).latest, ended=datetime.now(UTC) + timedelta(hours=1))
+
+    files.sides = replace(files.sides, latest=latest)
+    found = files.compare("size", said=heard.append)
+    assert found.ok and "as S3 Inventory had it" not in repr(found)
+    (why,) = (sentence for sentence in heard if "asked by LIST" in sentence)
+    assert "execution ended later" in why and why in repr(found)
+
+
+def test_a_task_that_runs_makes_every_inventory_too_old(rb: Runbook, lists: Callable[[], None]) -> None:
+    lists()
+    files = rb.files_as(s3_inventory="latest")
+    files.sides = replace(files.sides, latest=lambda: replace(rb.datasync.history(1).latest, ended=None))
+    assert "UTC, and the task is running." in repr(files.compare("size"))
 
 
 def test_datasyncs_report_and_a_scan_are_compared_with_each_other(rb: Runbook, lab: ThrowawayLab) -> None:

@@ -140,13 +140,17 @@ def test_several_sides_are_compared_one_after_another_with_one_scan() -> None:
     assert files.opened == ()  # before hours have gone into the first
 
 
-def test_what_was_said_before_an_interruption_stands() -> None:
+def test_what_ended_before_an_interruption_or_an_error_is_told() -> None:
     files = Recorded(Found())
     answers: list[Any] = [KeyboardInterrupt(), Found()]
     files.compare = lambda *a, **k: _given(answers.pop())  # type: ignore[method-assign]
     done = typed(files, "--against", "bucket", "--against", "share")
     assert (done.exit_code, done.stdout) == (130, "What was found.\n")
-    assert "The comparison with the share is not finished; what was said before stands." in done.stderr
+    assert "With the bucket it is done; the rest begins anew with --against share." in done.stderr
+    for error, code in ((KeyboardInterrupt(), 130), (AwsError("gone"), 1)):  # an error's own code is main's to give
+        answers[:] = [error, Found()]
+        done = typed(files, "--against", "bucket", "--against", "share", "--json")
+        assert (done.exit_code, json.loads(done.stdout)) == (code, [{"ok": True}])
 
 
 def _given(answer: Any) -> Any:

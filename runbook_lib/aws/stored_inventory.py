@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
-from ..errors import AwsError, NotFound
+from ..errors import AwsError, NotFound, TooOld
 from ..inventory.store import Inventory, Writer
 from .client import Client, Session
 from .pages import microseconds
@@ -40,12 +40,21 @@ PLACE = re.compile(r"s3://([^/]+)/(.+)")
 
 
 def from_s3_inventory(
-    session: Session, region: str, manifest: str, of: str, prefix: str, folder: Path, *, since: datetime | None = None
+    session: Session,
+    region: str,
+    manifest: str,
+    of: str,
+    prefix: str,
+    folder: Path,
+    *,
+    since: datetime | None = None,
+    because: str = "",
 ) -> Inventory:
     """An inventory of bucket `of` and a prefix from `s3://…/manifest.json`: latest versions, no delete markers.
 
-    Memory: some thousand rows; the files come to a temporary folder one by one. It began and ended when AWS made it;
-    refused when that was before `since`.
+    Memory: some thousand rows; the files come to a temporary folder one by one. It began and ended when AWS began to
+    look, and is eventually consistent (S3 user guide): what was written just before may be absent, and what was written
+    later may be there. TooOld when that was before `since`; `because` says what happened then.
     """
     found = PLACE.fullmatch(manifest)
     if found is None:
@@ -58,9 +67,9 @@ def from_s3_inventory(
             f"{manifest} lists the bucket {said['sourceBucket']}, not {of}. Give a manifest of {of}, or LIST."
         )
     if since is not None and created < since:
-        raise AwsError(
-            f"{manifest} is of {created:%Y-%m-%d %H:%M} UTC. The task's last execution ended later, at "
-            f"{since:%Y-%m-%d %H:%M} UTC, so it does not say what that left. Wait for the next inventory, or LIST."
+        raise TooOld(
+            f"{manifest} is of {created:%Y-%m-%d %H:%M} UTC, and {because}: it does not say what that left. Wait for "
+            "the next inventory, or LIST."
         )
     root, parameters = f"s3://{said['sourceBucket']}/{prefix}", {"manifest": manifest, "created": created.isoformat()}
     bucket = said["destinationBucket"].removeprefix("arn:aws:s3:::").rpartition(":")[2]

@@ -5,3 +5,4 @@ from .reading import Inventory as Inventory
 from .reading import Part as Part
 from .writing import ShardWriter as ShardWriter
 from .writing import Writer as Writer
+from .writing import begun_with as begun_with

@@ -161,6 +161,16 @@ class ShardWriter:
         return whole.placed(f"{self._stem.name}.parquet")
 
 
+def begun_with(folder: Path) -> dict[str, Any] | None:
+    """The parameters of an inventory that was begun in a folder and is not finished; None where none was."""
+    try:
+        with (folder / JOURNAL).open("rb") as journal:
+            head = journal.readline()
+    except FileNotFoundError:
+        return None
+    return dict(json.loads(head)["parameters"]) if head.endswith(b"\n") else None
+
+
 class Writer:
     """An inventory that is being written; opened again after a kill, it knows the shards that were finished."""
 

@@ -36,6 +36,16 @@ COLUMNS = {
     "StorageClass": "storage_class",
 }  # fmt: skip
 OPTIONAL = ("Size", "LastModifiedDate", "ETag", "StorageClass")
+ORC_TYPES = {
+    "IsLatest": "boolean", "IsDeleteMarker": "boolean", "Size": "bigint", "LastModifiedDate": "timestamp",
+}  # fmt: skip
+PARQUET = {
+    "Bucket": "required binary bucket (UTF8)", "Key": "required binary key (UTF8)",
+    "VersionId": "optional binary version_id (UTF8)", "IsLatest": "optional boolean is_latest",
+    "IsDeleteMarker": "optional boolean is_delete_marker", "Size": "optional int64 size",
+    "LastModifiedDate": "optional int64 last_modified_date (TIMESTAMP_MILLIS)",
+    "ETag": "optional binary e_tag (UTF8)", "StorageClass": "optional binary storage_class (UTF8)",
+}  # fmt: skip
 ENDINGS = {"CSV": "csv.gz", "Parquet": "parquet", "ORC": "orc"}
 Row = tuple[Any, ...]
 
@@ -58,7 +68,7 @@ class InventoryOperations(Operations):
         self.store.configure(bucket["name"], SETTING + configuration["Id"], configuration)
         if configuration["IsEnabled"]:
             self._write(bucket["name"], configuration, destination)
-        return HttpResponse(204)
+        return HttpResponse(200)
 
     def get_bucket_inventory_configuration(self, parameters: Parameters, request: HttpRequest) -> Parameters:
         """Refusal NoSuchConfiguration."""
@@ -104,22 +114,23 @@ class InventoryOperations(Operations):
             digest = hashlib.file_digest(data, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             data.seek(0)
             key = f"{place}/data/{uuid.uuid4()}.{ENDINGS[kind]}"
-            self.store.put(to, key, cast(BinaryIO, data), {})
-        names = [COLUMNS[name] for name in fields]
+            self.store.put(to, key, cast(BinaryIO, data))
         manifest = {
             "sourceBucket": bucket,
             "destinationBucket": f"arn:aws:s3:::{to}",
             "version": "2016-11-30",
             "creationTimestamp": str(int(began * 1000)),
             "fileFormat": kind,
-            "fileSchema": ", ".join(fields if kind == "CSV" else names),
+            "fileSchema": _schema_text(kind, fields),
             "files": [{"key": key, "size": size, "MD5checksum": digest}],
         }
         body = json.dumps(manifest, indent=2).encode()
-        folder = f"{place}/{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H-%MZ}"
-        self.store.put(to, f"{folder}/manifest.json", io.BytesIO(body), {})
+        moment = datetime.fromtimestamp(began, UTC)
+        folder, hive = f"{place}/{moment:%Y-%m-%dT%H-%MZ}", f"{place}/hive/dt={moment:%Y-%m-%d-%H-%M}"
+        self.store.put(to, f"{hive}/symlink.txt", f"s3://{to}/{key}".encode())
+        self.store.put(to, f"{folder}/manifest.json", body)
         checksum = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        self.store.put(to, f"{folder}/manifest.checksum", io.BytesIO(checksum.encode()), {})
+        self.store.put(to, f"{folder}/manifest.checksum", checksum.encode())
 
     def _versions(self, bucket: str, prefix: str) -> Iterator[tuple[StoredObject, bool]]:
         """Every version and delete marker, and whether it is its key's latest: the first of its key."""
@@ -129,6 +140,15 @@ class InventoryOperations(Operations):
                 yield one, one.key != before
                 before = one.key
             place = page[-1].key, page[-1].version_id
+
+
+def _schema_text(kind: str, fields: list[str]) -> str:
+    """The columns as a manifest of that format says them."""
+    if kind == "CSV":
+        return ", ".join(fields)
+    if kind == "ORC":
+        return "struct<" + ",".join(f"{COLUMNS[name]}:{ORC_TYPES.get(name, 'string')}" for name in fields) + ">"
+    return f"message s3.inventory {{ {' '.join(f'{PARQUET[name]};' for name in fields)} }}"
 
 
 def _name(arn: str) -> str:

@@ -213,6 +213,7 @@ def test_who_breaks_waits_for_no_task_that_cannot_meet_it(world: World, monkeypa
     world.plant("table-without-grants")  # a task that is paused looks for no table
     assert faults.unmet(world.lab, "table-without-grants") == [] and time.monotonic() - began < faults.MEETS / 2
     world.mend("swap-pause")
+    eventually(lambda: (world.lab.database.get("dms.task", world.task) or {})["HeldBack"] is None)
     monkeypatch.setattr(faults, "MEETS", 0.0)
     world.plant("replication-lag")  # planted all the same, and it is said who has not met it
     assert faults.unmet(world.lab, "replication-lag") == ["shop-to-cloud"]

@@ -16,9 +16,7 @@ from botocore.exceptions import ClientError
 from runbook_lib.aws.stored_inventory import from_s3_inventory
 from tests.lab import s3_server
 from tests.lab.s3_server import BUCKET
-from tests.listing import ODD_KEYS, REGION, rows, session
-
-FIELDS = ["Size", "LastModifiedDate", "ETag", "StorageClass"]
+from tests.listing import ODD_KEYS, REGION, inventory_configuration, put_inventory, rows, session
 
 
 @pytest.fixture
@@ -30,18 +28,6 @@ def server(tmp_path: Path) -> Iterator[s3_server.S3Server]:
         for key in [*("p/" + key for key in ODD_KEYS), "other"]:
             s3.put_object(Bucket=BUCKET, Key=key, Body=key.encode())
         yield found
-
-
-def configuration(name: str = "daily", kind: str = "CSV", versions: str = "Current", **more: Any) -> dict[str, Any]:
-    destination = {"Bucket": "arn:aws:s3:::lists", "Format": kind, **more.pop("destination", {})}
-    return {
-        "Id": name, "IsEnabled": True, "IncludedObjectVersions": versions, "Schedule": {"Frequency": "Daily"},
-        "OptionalFields": FIELDS, "Destination": {"S3BucketDestination": destination}, **more,
-    }  # fmt: skip
-
-
-def put(s3: Any, wished: dict[str, Any]) -> None:
-    s3.put_bucket_inventory_configuration(Bucket=BUCKET, Id=wished["Id"], InventoryConfiguration=wished)
 
 
 def written(s3: Any) -> dict[str, bytes]:
@@ -57,27 +43,34 @@ def test_an_inventory_says_what_is_there(server: s3_server.S3Server, tmp_path: P
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(Bucket=BUCKET, Key="p/a&b", Body=b"another version")
     s3.delete_object(Bucket=BUCKET, Key="p/100%")
-    put(s3, configuration(kind=kind, versions=versions, destination={"Prefix": "of/ours"}))
+    put_inventory(s3, inventory_configuration(kind=kind, versions=versions, destination={"Prefix": "of/ours"}))
     found = written(s3)
     manifest = next(key for key in found if key.endswith("/manifest.json"))
     assert manifest.startswith(f"of/ours/{BUCKET}/daily/20") and manifest[-19:-14].endswith("Z")
     checksum = found[manifest.replace(".json", ".checksum")].decode()
     assert checksum == hashlib.md5(found[manifest]).hexdigest()
+    (link,) = (
+        key for key in found if key.startswith(f"of/ours/{BUCKET}/daily/hive/dt=") and key.endswith("/symlink.txt")
+    )
+    said = json.loads(found[manifest])
+    assert found[link].decode() == f"s3://lists/{said['files'][0]['key']}"
+    begins = {"CSV": "Bucket, Key, ", "ORC": "struct<bucket:string,key:string,"}
+    assert said["fileSchema"].startswith(begins.get(kind, "message s3.inventory { required binary bucket (UTF8); "))
     read = from_s3_inventory(session(server.url), REGION, f"s3://lists/{manifest}", BUCKET, "p/", tmp_path / "read")
     listed = {
         item["Key"].removeprefix("p/"): (item["Size"], item["ETag"].strip('"'), item["LastModified"])
         for item in s3.list_objects_v2(Bucket=BUCKET, Prefix="p/")["Contents"]
     }
-    said = {row["key"]: row for row in rows(read)}
-    assert said.keys() == listed.keys() and "100%" not in said
+    rows_of = {row["key"]: row for row in rows(read)}
+    assert rows_of.keys() == listed.keys() and "100%" not in rows_of
     for key, (size, etag, modified) in listed.items():
-        assert said[key]["size"] == (0 if key.endswith("/") else size)
-        assert said[key]["etag"] == etag and said[key]["last_modified_us"] == modified.timestamp() * 1e6
+        assert rows_of[key]["size"] == (0 if key.endswith("/") else size)
+        assert rows_of[key]["etag"] == etag and rows_of[key]["last_modified_us"] == modified.timestamp() * 1e6
 
 
 def test_only_what_is_asked_for_is_listed(server: s3_server.S3Server) -> None:
     s3 = s3_server.client(server.url)
-    put(s3, configuration(Filter={"Prefix": "p/g"}, OptionalFields=["Size"]))
+    put_inventory(s3, inventory_configuration(Filter={"Prefix": "p/g"}, OptionalFields=["Size"]))
     found = written(s3)
     said = json.loads(found[next(key for key in found if key.endswith("/manifest.json"))])
     assert said["fileSchema"] == "Bucket, Key, Size" and said["sourceBucket"] == BUCKET
@@ -90,15 +83,15 @@ def test_only_what_is_asked_for_is_listed(server: s3_server.S3Server) -> None:
 def test_configurations_are_kept_listed_in_pages_and_removed(server: s3_server.S3Server) -> None:
     s3 = s3_server.client(server.url)
     for number in range(101):
-        put(s3, configuration(f"n{number:03d}", IsEnabled=False))
+        put_inventory(s3, inventory_configuration(f"n{number:03d}", IsEnabled=False))
     assert written(s3) == {}
     first = s3.list_bucket_inventory_configurations(Bucket=BUCKET)
     assert len(first["InventoryConfigurationList"]) == 100 and first["IsTruncated"]
     rest = s3.list_bucket_inventory_configurations(Bucket=BUCKET, ContinuationToken=first["NextContinuationToken"])
     assert [one["Id"] for one in rest["InventoryConfigurationList"]] == ["n100"] and not rest["IsTruncated"]
-    assert s3.get_bucket_inventory_configuration(Bucket=BUCKET, Id="n007")["InventoryConfiguration"] == configuration(
-        "n007", IsEnabled=False
-    )
+    assert s3.get_bucket_inventory_configuration(Bucket=BUCKET, Id="n007")[
+        "InventoryConfiguration"
+    ] == inventory_configuration("n007", IsEnabled=False)
     s3.delete_bucket_inventory_configuration(Bucket=BUCKET, Id="n007")
     with pytest.raises(ClientError, match="NoSuchConfiguration"):
         s3.get_bucket_inventory_configuration(Bucket=BUCKET, Id="n007")
@@ -116,6 +109,6 @@ def test_configurations_are_kept_listed_in_pages_and_removed(server: s3_server.S
 def test_what_cannot_be_written_is_refused(server: s3_server.S3Server, change: dict[str, Any], code: str) -> None:
     s3 = s3_server.client(server.url)
     with pytest.raises(ClientError, match=code):
-        put(s3, configuration(**change))
+        put_inventory(s3, inventory_configuration(**change))
     assert "InventoryConfigurationList" not in s3.list_bucket_inventory_configurations(Bucket=BUCKET)
     assert written(s3) == {}
