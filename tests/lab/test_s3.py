@@ -639,7 +639,7 @@ def test_a_document_without_end_is_refused(raw: Raw) -> None:
         ("PUT", f"/{BUCKET}/k?partNumber=zero&uploadId=none", 400, b"InvalidArgument"),
         ("GET", "/no-such-bucket/k", 404, b"NoSuchBucket"),
         ("GET", f"/{BUCKET}/nothing", 404, b"NoSuchKey"),
-        ("GET", f"/{BUCKET}?inventory", 501, b"NotImplemented"),
+        ("GET", f"/{BUCKET}?metrics", 501, b"NotImplemented"),
     ],
 )
 def test_odd_requests_get_s3s_own_errors(raw: Raw, method: str, path: str, status: int, code: bytes) -> None:
