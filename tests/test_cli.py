@@ -34,7 +34,7 @@ def test_doctor_says_that_everything_is_there_and_what_is_not(lab: ThrowawayLab)
     assert (code, said.count("PASS")) == (0, 5), said
     lab.verb("break", "agent-offline")
     code, said = runbook("doctor")
-    lab.verb("mend")
+    lab.mend()
     assert code == 1
     assert "FAIL  agent online: offline: on-premises-agent" in said
 
@@ -69,7 +69,7 @@ def test_a_failed_check_is_exit_code_1_and_says_what_failed_and_how_to_go_on(lab
     lab.reset("00")
     lab.verb("break", "agent-offline")
     code, said = runbook("run", "00", "01")
-    lab.verb("mend")
+    lab.mend()
     assert code == 1
     for part in (
         "CHECK FAILED",

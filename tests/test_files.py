@@ -42,7 +42,7 @@ def rb(lab: ThrowawayLab) -> Iterator[Runbook]:
     """The runbook after everything was copied and refreshed."""
     lab.reset("05")
     yield Runbook.open("lab", notebook="05_verify_listing")
-    lab.verb("mend")
+    lab.mend()
 
 
 def export(lab: ThrowawayLab) -> Path:

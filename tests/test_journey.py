@@ -63,7 +63,7 @@ def text(outcome: Outcome) -> str:
 @pytest.fixture(autouse=True)
 def mended(lab: ThrowawayLab) -> Iterator[None]:
     yield
-    lab.verb("mend")
+    lab.mend()
 
 
 def test_the_whole_sequence_is_green_twice(lab: ThrowawayLab) -> None:
@@ -120,7 +120,7 @@ def test_each_planted_fault_fails_its_check_and_is_green_when_mended(
     assert found[check] == "FAIL"
     assert [name for name, verdict in found.items() if verdict == "FAIL"] == [check], "another check failed too"
     assert any(event["kind"] == "check" and event["verdict"] == "FAIL" for event in events(failed))
-    lab.verb("mend")
+    lab.mend()
     (repaired,) = execute(notebook, **parameters)
     assert repaired.ok, repaired.error
 

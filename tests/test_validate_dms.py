@@ -85,7 +85,7 @@ def validated(lab: ThrowawayLab, environment: str) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def mended(lab: ThrowawayLab) -> Iterator[None]:
     yield
-    lab.verb("mend")
+    lab.mend()
 
 
 def test_a_second_walk_starts_nothing_repairs_nothing_and_is_green(validated: str) -> None:
@@ -140,7 +140,7 @@ def test_the_logs_tell_the_swap_pause_and_what_to_do(lab: ThrowawayLab, validate
     logs = rb.dms._wait(rb.dms.logs, lambda seen: not seen.ok, timeout=10)
     assert "swap pause (1 line)" in logs.reason and "1048576000 bytes" in logs.reason
     assert "BatchApplyEnabled" in repr(logs)
-    lab.verb("mend")
+    lab.mend()
     assert rb.dms._wait(rb.dms.logs, lambda seen: seen.ok, timeout=10).ok
 
 

@@ -16,6 +16,9 @@ from typing import Any
 
 import boto3
 
+from runbook_lib.lab.core import Folder
+from runbook_lib.lab.daemon import perform
+
 
 @dataclass(frozen=True)
 class ThrowawayLab:
@@ -34,8 +37,12 @@ class ThrowawayLab:
         return done.stdout
 
     def reset(self, at: str) -> None:
-        """Back to the world that notebook `at` starts from."""
-        self.verb("reset", "--at", at)
+        """Back to the world that notebook `at` starts from; asked of the daemon without another process."""
+        perform(Folder(self.state), "reset", {"at": at})
+
+    def mend(self) -> None:
+        """Mend all that is broken; asked as `reset` asks."""
+        perform(Folder(self.state), "mend", {})
 
 
 @contextmanager
