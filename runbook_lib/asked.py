@@ -116,7 +116,8 @@ def asked(wish: Wish, sides: dict[str, Any], of: Path | None) -> Asked:
             "`of`."
         )
     if known.age(now) > FRESH:
-        raise InventoryError(f"{of} was begun {lasted(known.age(now))} ago: too old. Compare without `of`.")
+        ago = lasted(known.age(now))
+        raise InventoryError(f"{of} was begun {ago} ago: too old. Compare one side alone, without `of`.")
     manifests = {name: of / name / MANIFEST for name in serve}
     return replace(whole, of={name: hashed(path) for name, path in manifests.items() if path.exists()})
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -147,13 +148,14 @@ def _terminated(number: int, frame: Any) -> None:
 
 
 def _parameters(pairs: list[str]) -> dict[str, Any]:
-    """name=value pairs; values as YAML reads them, but digits that begin with 0 stay text."""
+    """name=value pairs; values as YAML reads them, but times, and digits that begin with 0, stay text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"-p {pair!r}: write name=value")
-        found[name] = value if value.startswith("0") and len(value) > 1 else yaml.safe_load(value)
+        read = yaml.safe_load(value)
+        found[name] = value if isinstance(read, date) or (value.startswith("0") and len(value) > 1) else read
     return found
 
 

@@ -38,6 +38,7 @@ from .sides import SIDES, Side
 Origin = Literal["scan", "report"]
 Against = Literal["bucket", "share", "report"]
 Told = Callable[[Look], None]
+ASKED_FOR = ("metadata", "content")  # levels that ask for every object now
 BY_LIST = "The bucket is asked by LIST."
 LABELS = {"source": "the NFS server", "share": "the file share", "bucket": "the bucket", "report": "DataSync's report"}
 FROM = {"scan": LABELS["source"], "report": "the NFS server, as DataSync's report shows it"}
@@ -135,8 +136,10 @@ class FileSides:
 
         What lies in the folder of the bucket's inventory, or was begun there, stays what it is.
         """
-        if self.settings.s3_inventory != LATEST or (folder / MANIFEST).exists():
+        if self.settings.s3_inventory != LATEST:
             return self, ""
+        if (folder / MANIFEST).exists():
+            return replace(self, found=Inventory.open(folder).facts.get("manifest")), ""
         begun = begun_with(folder)
         if begun is not None:
             return replace(self, found=begun.get("manifest")), ""
@@ -146,7 +149,7 @@ class FileSides:
         except NotFound as error:
             return self, f"{BY_LIST} {error}"
         if made.created < since:
-            when = f"{made.created:%Y-%m-%d %H:%M} UTC"
+            when = f"{made.created:%Y-%m-%d %H:%M:%S} UTC"
             return self, f"{BY_LIST} The latest S3 Inventory, {made.manifest}, is of {when}, and {because}."
         return replace(self, found=made.manifest), ""
 
@@ -173,9 +176,9 @@ class FileSides:
                     self.session, self.region, manifest, place.bucket, place.prefix, folder,
                     since=since, because=because,
                 )  # fmt: skip
-            except TooOld as error:
+            except (TooOld, NotFound) as error:
                 if not latest:
-                    raise
+                    raise type(error)(f"{error} Or leave `s3_inventory` out: then it is LIST.") from error
                 told(f"{BY_LIST} {error}")
                 shutil.rmtree(folder, ignore_errors=True)  # what was begun of it
             else:
@@ -195,7 +198,7 @@ class FileSides:
             return now - timedelta(days=30), "the task may have run since: AWS lists executions of 30 days only"
         if ended is None:
             return now, "the task is running"
-        return ended, f"the task's last execution ended later, at {ended:%Y-%m-%d %H:%M} UTC"
+        return ended, f"the task's last execution ended later, at {ended:%Y-%m-%d %H:%M:%S} UTC"
 
     def described(
         self, listed: Inventory, folder: Path, keys: Sequence[str] | None, progress: Report, content: bool
@@ -298,13 +301,30 @@ class FileSides:
         return scanning.look_again(self.server.host, root, keys, self.scan_options, top)
 
 
-def known_by(inventory: Inventory) -> list[str]:
-    """What a reader has to know of an inventory that is not of now, or not whole."""
+def inventory_moment(inventory: Inventory, level: str) -> str:
+    """When the bucket was so, where an S3 Inventory says what is in it; else nothing."""
+    if inventory.facts.get("method") != "S3 Inventory":
+        return ""
+    what = "The list of the bucket's objects" if level in ASKED_FOR else "The bucket"
+    return f"{what} is as S3 Inventory had it at {inventory.ended:%Y-%m-%d %H:%M:%S} UTC."
+
+
+def known_by(inventory: Inventory, level: str, latest: bool) -> list[str]:
+    """What a reader has to know of an inventory that is not of now, or not whole.
+
+    `latest`: a configuration of the bucket named the S3 Inventory.
+    """
     facts, when = inventory.facts, f"{inventory.ended:%Y-%m-%d %H:%M} UTC"
     if facts.get("method") == "S3 Inventory":
+        trusted = ", as its configuration says now" if latest else ""
+        unseen = "added to the bucket"
+        if level not in ASKED_FOR:
+            but = " (but for the files of the sample)" if level == "sample" else ""
+            unseen = f"changed, added or deleted in the bucket{but}"
         return [
-            f"The bucket is as S3 Inventory had it at {when}; what differed was looked at again now, what was the same "
-            "was not. It is trusted to hold every key below the prefix, as its configuration says now."
+            f"{inventory_moment(inventory, level)} What was {unseen} since then is not seen, but where something "
+            f"differed: that was looked at again now. {facts['manifest']} is trusted to list every object below the "
+            f"prefix{trusted}."
         ]
     if facts.get("method") != "DataSync task report":
         return []

@@ -16,7 +16,18 @@ from .asked import DONE, READ, Wish, asked, begun, placed
 from .at_once import at_once
 from .display import Plot, Shown, Table, plural
 from .display import Progress as Line
-from .file_sides import LABELS, Against, FileSides, Origin, Told, directly_in, known_by, require_folder
+from .environment import LATEST
+from .file_sides import (
+    LABELS,
+    Against,
+    FileSides,
+    Origin,
+    Told,
+    directly_in,
+    inventory_moment,
+    known_by,
+    require_folder,
+)
 from .inventory import cost
 from .inventory.merge import compare
 from .inventory.progress import Look
@@ -45,6 +56,7 @@ class FileComparison(Shown):
     folder: Path
     notes: tuple[str, ...] = ()  # how old what was compared is, where it is not of now
     scope: str = ""  # what was left out, where not everything was compared
+    as_of: str = ""  # when the bucket was so, where that is not now
 
     @property
     def ok(self) -> bool:
@@ -54,7 +66,7 @@ class FileComparison(Shown):
     @property
     def reason(self) -> str:
         """What was found."""
-        return " ".join(filter(None, (self.comparison.reason, self.scope)))
+        return " ".join(filter(None, (self.comparison.reason, self.as_of, self.scope)))
 
     @property
     def elsewhere(self) -> str:
@@ -163,7 +175,9 @@ class Files:
         if against == "bucket":
             requests += _asked_before(folder / "bucket")
         source, other, estimated = self._sides(wish, seen, told, said, notes)
-        notes += [*known_by(source), *known_by(other)]
+        latest = sides.settings.s3_inventory == LATEST
+        notes += [*known_by(source, wish.level, latest), *known_by(other, wish.level, latest)]
+        as_of = inventory_moment(other, wish.level)
         if wish.within is not None:
             require_folder(wish.within, (source, other))
             source, other = (directly_in(side, wish.within, folder / f"{side.side}-folder") for side in (source, other))
@@ -195,7 +209,7 @@ class Files:
         joined = cost.athena(sum(part.stored for side in (source, other) for part in side.parts))
         spent = cost.spent(requests, read=read)
         scope = "" if wish.within is None else f"Only the files directly in /{wish.within.strip('/')} were compared."
-        return FileComparison(comparison, estimated, spent, joined, folder, tuple(notes), scope)
+        return FileComparison(comparison, estimated, spent, joined, folder, tuple(notes), scope, as_of)
 
     def _sides(
         self, wish: Wish, seen: Mapping[str, Path], told: Told, said: Callable[[str], None], notes: list[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def register(app: typer.Typer, opened: Opened) -> None:
             list[str] | None,
             typer.Option(
                 help="bucket, share (as the gateway shows it), or report. Given more than once, the source is "
-                "scanned once for all.",
+                "scanned once for all; what is in its files is read for each.",
                 show_default="bucket",
             ),
         ] = None,
@@ -81,6 +82,8 @@ def register(app: typer.Typer, opened: Opened) -> None:
         ):
             if given not in known:
                 raise SettingsError(f"{option} {given!r}: {', '.join(known[:-1])} or {known[-1]}.")
+        if level == "sample" and seed is None and len(others) > 1:
+            seed = secrets.randbits(32)  # one sample for all sides
         wishes = [Wish(level, other, within, sample, seed, source) for other in dict.fromkeys(others)]  # type: ignore[arg-type]
         for wish in wishes:
             wish.refuse()
@@ -88,38 +91,51 @@ def register(app: typer.Typer, opened: Opened) -> None:
         if s3_inventory is not None:
             wins["s3_inventory"] = s3_inventory
         files = opened(environment, wins, gentle, confirm)
-        aside, found = Console(stderr=True), list[Any]()
+        aside, found = Console(stderr=True), dict[str, Any]()
+        several = len(wishes) > 1
         try:
             for wish in wishes:
-                place = out if out is None or len(wishes) == 1 else out / wish.against
+                first = next(iter(found.values()), None)
                 with _shown(aside) as told:
                     one = files.compare(
-                        level, against=wish.against, within=within, take=sample, seed=seed, source=source, out=place,
-                        of=found[0] if found else None,
+                        level, against=wish.against, within=within, take=sample, seed=seed, source=source,
+                        out=out / wish.against if out is not None and several else out, of=first,
                         told=told, said=lambda sentence: aside.print(sentence, soft_wrap=True),
                     )  # fmt: skip
+                found[wish.against] = one
                 if not as_json:
-                    print(f"\n{one!r}" if found else repr(one))
-                found.append(one)
-                aside.print(f"Inventories and differences: {one.folder}", soft_wrap=True)
+                    print(f"With the {wish.against}:\n{one!r}\n" if several else repr(one))
+                beside = "" if first is None else f" (of the source: {first.folder})"
+                aside.print(f"Inventories and differences: {one.folder}{beside}", soft_wrap=True)
                 if one.comparison.files >= MANY:
                     aside.print(one.elsewhere, soft_wrap=True)
         except KeyboardInterrupt:
-            aside.print(_interrupted([wish.against for wish in wishes], len(found)), soft_wrap=True)
+            aside.print(_interrupted(out is not None, bool(found)), soft_wrap=True)
             raise typer.Exit(130) from None
-        finally:  # also of what ended before an error
+        finally:  # also what ended before an error
             if as_json and found:
-                bodies = [one.body() for one in found]
-                print(json.dumps(bodies if len(wishes) > 1 else bodies[0], indent=2, ensure_ascii=False))
-        raise typer.Exit(0 if all(one.ok for one in found) else 1)
+                bodies = [one.body() for one in found.values()]
+                print(json.dumps(bodies if several else bodies[0], indent=2, ensure_ascii=False))
+            elif several:
+                print(_summary([wish.against for wish in wishes], found))
+        raise typer.Exit(0 if all(one.ok for one in found.values()) else 1)
 
 
-def _interrupted(sides: list[str], done: int) -> str:
+def _summary(sides: list[str], found: dict[str, Any]) -> str:
+    """'bucket: the same; share: NOT the same; report: not finished'."""
+    words = {None: "not finished", True: "the same", False: "NOT the same"}
+    return "; ".join(f"{side}: {words[found[side].ok if side in found else None]}" for side in sides) + "."
+
+
+def _interrupted(out: bool, some: bool) -> str:
     """What is kept, and how to go on."""
-    if not done:
+    if not some:
         return "Interrupted. What is finished is kept: the same command goes on with it, for a day."
-    left = " ".join(f"--against {side}" for side in sides[done:])
-    return f"Interrupted. With the {' and the '.join(sides[:done])} it is done; the rest begins anew with {left}."
+    other = " and another --out" if out else ""
+    return (
+        "Interrupted. For a side that is not finished give --against with that side alone"
+        f"{other}; the NFS server is scanned again."
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ SHARE = ("storagegateway:ListFileShares", "storagegateway:DescribeNFSFileShares"
 SERVER = ("ssm:DescribeInstanceInformation", "ssm:GetCommandInvocation")
 COMMAND = ("ssm:SendCommand",)  # even `ls` on the application server is a command
 BUCKET = ("s3:ListBucket", "s3:GetObject")
-LISTS = ("s3:GetInventoryConfiguration",)  # only where `inventory.s3_inventory` is the latest
+LISTS = ("s3:GetInventoryConfiguration",)  # only where `s3_inventory` is the latest
 PARTS = ("s3:GetObjectAttributes",)  # of composite checksums; without it a HEAD for each part, which takes longer
 DMS = (
     "dms:DescribeReplicationTasks",
@@ -69,6 +69,11 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 def actions(notebooks: Iterable[str], kinds: Iterable[str] = ("look", "change")) -> list[str]:
     """The IAM actions that notebooks need, sorted."""
     return sorted({action for notebook in notebooks for kind in kinds for action in ACTIONS[notebook][kind]})
+
+
+def wanted(latest: bool) -> list[str]:
+    """The actions that all notebooks need as they are set; `latest`: the bucket's latest S3 Inventory is looked for."""
+    return [action for action in actions(ACTIONS) if latest or action not in LISTS]
 
 
 def resource(action: str, account: str) -> str:

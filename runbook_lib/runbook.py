@@ -22,7 +22,7 @@ from .aws.ssm import RunCommand
 from .aws.storage_gateway import FileShare, StorageGateway
 from .checking import Checking
 from .databases import Database
-from .environment import DmsSettings, Environment
+from .environment import LATEST, DmsSettings, Environment
 from .errors import ChangeRefused, SettingsError
 from .evidence import approval, kernel
 from .evidence.changer import Changer
@@ -389,7 +389,7 @@ class Runbook(Checking):
                 regions.premises if action.startswith("ssm:") else regions.cloud,
                 action,
             )
-            for action in permissions.actions(permissions.ACTIONS)
+            for action in permissions.wanted(self.environment.inventory.s3_inventory == LATEST)
         ]
         return preflight.permissions(self.session, regions.cloud, self.identity, probes)
 

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runbook_lib import cli
 from runbook_lib.settings import PACKAGE_ROOT
 from tests import notebooks
 from tests.throwaway import ThrowawayLab
@@ -107,3 +109,20 @@ def test_it_works_from_another_directory(lab: ThrowawayLab, tmp_path: Path) -> N
     lab.reset("00")
     code, said = runbook("run", "00", cwd=tmp_path)
     assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("logs_since=2026-11-28T03:13:19Z", "2026-11-28T03:13:19Z"),
+        ("logs_since=2026-11-28 03:13:19", "2026-11-28 03:13:19"),
+        ("logs_since=2026-11-28", "2026-11-28"),
+        ("account=012345678901", "012345678901"),
+        ("timeout_minutes=0.5", "0.5"),
+        ("exclude=[shop.a]", ["shop.a"]),
+        ("history=0", 0),
+        ("task=", None),
+    ],
+)
+def test_a_parameter_is_read_as_yaml_but_times_and_numbers_that_begin_with_0_stay_text(pair: str, value: Any) -> None:
+    assert cli._parameters([pair]) == {pair.partition("=")[0]: value}

@@ -490,7 +490,13 @@ def test_an_s3_inventory_is_of_this_bucket_and_younger_than_the_copy(
             files.compare("size")
     else:
         found = files.compare("size")
-        assert found.ok and f"as S3 Inventory had it at {created:%Y-%m-%d %H:%M} UTC" in repr(found)
+        assert found.ok and f"as S3 Inventory had it at {created:%Y-%m-%d %H:%M:%S} UTC" in repr(found)
+        assert (
+            f"The bucket is as S3 Inventory had it at {created:%Y-%m-%d %H:%M:%S} UTC." in found.reason
+        )  # of the check
+        described = files.compare("metadata")
+        assert "The list of the bucket's objects is as S3 Inventory had it" in described.reason
+        assert "What was added to the bucket since then is not seen" in repr(described)
         assert found.comparison.other.began == created.replace(microsecond=created.microsecond // 1000 * 1000)
 
 

@@ -128,12 +128,20 @@ def test_of_a_large_comparison_what_another_engine_would_cost_is_said() -> None:
 def test_several_sides_are_compared_one_after_another_with_one_scan() -> None:
     files = Recorded(Found())
     done = typed(files, "--against", "share", "--against", "bucket", "--against", "share", "--out", "there")
-    assert (done.exit_code, done.stdout) == (0, "What was found.\n\nWhat was found.\n")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "With the share:\nWhat was found.\n\nWith the bucket:\nWhat was found.\n\nshare: the same; bucket: the same.\n",
+    )
+    assert "Inventories and differences: /where/it/is (of the source: /where/it/is)" in done.stderr
     assert [(one["against"], one["of"], one["out"]) for one in files.calls] == [
         ("share", None, Path("there/share")), ("bucket", files.answer, Path("there/bucket")),
     ]  # fmt: skip
     done = typed(Recorded(Found(ok=False)), "--against", "share", "--against", "bucket", "--json")
     assert (done.exit_code, json.loads(done.stdout)) == (1, [{"ok": False}] * 2)
+    files = Recorded(Found())
+    typed(files, "--level", "sample", "--against", "bucket", "--against", "share")
+    one, other = (call["seed"] for call in files.calls)
+    assert one == other is not None  # one sample for both
     files = Recorded(Found())
     done = typed(files, "--level", "content", "--against", "bucket", "--against", "report")
     assert isinstance(done.exception, SettingsError) and "no content" in str(done.exception)
@@ -145,8 +153,8 @@ def test_what_ended_before_an_interruption_or_an_error_is_told() -> None:
     answers: list[Any] = [KeyboardInterrupt(), Found()]
     files.compare = lambda *a, **k: _given(answers.pop())  # type: ignore[method-assign]
     done = typed(files, "--against", "bucket", "--against", "share")
-    assert (done.exit_code, done.stdout) == (130, "What was found.\n")
-    assert "With the bucket it is done; the rest begins anew with --against share." in done.stderr
+    assert done.exit_code == 130 and done.stdout.endswith("\n\nbucket: the same; share: not finished.\n")
+    assert "give --against with that side alone; the NFS server is scanned again." in done.stderr
     for error, code in ((KeyboardInterrupt(), 130), (AwsError("gone"), 1)):  # an error's own code is main's to give
         answers[:] = [error, Found()]
         done = typed(files, "--against", "bucket", "--against", "share", "--json")

@@ -117,7 +117,7 @@ def test_what_is_wrong_with_a_stored_inventory_is_said(lab: s3_server.S3Server, 
     with pytest.raises(AwsError, match="lists the bucket another, not"):
         asked(stored(lab.url, "CSV", sourceBucket="another"))
     late = datetime(2025, 3, 2, tzinfo=UTC)
-    with pytest.raises(AwsError, match="is of 2025-03-01 09:00 UTC, and the task ran since"):
+    with pytest.raises(AwsError, match="is of 2025-03-01 09:00:00 UTC, and the task ran since"):
         made = stored(lab.url, "CSV")
         from_s3_inventory(
             session(lab.url), REGION, made, BUCKET, "p/", tmp_path / "j", since=late, because="the task ran since"

@@ -68,8 +68,7 @@ def from_s3_inventory(
         )
     if since is not None and created < since:
         raise TooOld(
-            f"{manifest} is of {created:%Y-%m-%d %H:%M} UTC, and {because}: it does not say what that left. Wait for "
-            "the next inventory, or LIST."
+            f"{manifest} is of {created:%Y-%m-%d %H:%M:%S} UTC, and {because}: it does not say what that left."
         )
     root, parameters = f"s3://{said['sourceBucket']}/{prefix}", {"manifest": manifest, "created": created.isoformat()}
     bucket = said["destinationBucket"].removeprefix("arn:aws:s3:::").rpartition(":")[2]

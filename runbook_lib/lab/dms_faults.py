@@ -21,7 +21,7 @@ CHANGED, LOST = 42, 77  # customers whose row on the target is changed, and lost
 CLASHING = -17  # the customer whom both sides have made; no sequence comes there
 RETURNS = "shop.returns"
 SWAP, LAG = "swap-pause", "replication-lag"  # a running task looks whether they are planted
-DEALT_WITH = "The log keeps what it said: run 06 with -p logs_since=<the time now, in UTC>."
+DEALT_WITH = "The log keeps what it said: run 06 with -p logs_since=<now in UTC, as in 2026-11-28T12:00:00Z>."
 _FOUND_RETURNS = f"""
 create table if not exists {RETURNS} (
     id int primary key, order_id bigint not null, reason text, received_at timestamptz not null);
